@@ -1,0 +1,1 @@
+"""Rigs and radios that need a VM, a dongle or root. Imports hybrid, never imported by it."""

@@ -1,0 +1,1 @@
+"""What the phone holds: the CTAP2 engine, its store, the person in front. Knows no tunnel."""

@@ -1,0 +1,1 @@
+"""The protocol core: bytes in, decisions out."""

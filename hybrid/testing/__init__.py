@@ -1,0 +1,1 @@
+"""For people who test: a virtual BlueZ, and peers that misbehave."""

@@ -1,0 +1,1 @@
+"""A relay for the FIDO hybrid transport: anyone can run one."""
