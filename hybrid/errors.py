@@ -16,6 +16,7 @@
       PeerClosed                      .stage; a clean close in mid-ceremony
       RequestRefused                  our own side says no before anything is sent; .reason
       ResponseRejected                the phone's answer fails the client's own checks; .reason
+      VaultError                      the phone's passkey file cannot be used; .reason
 
 Every class has a stable `identifier` such as ``bluetooth.off``, for programs. `str()` is one plain line for people;
 advice on what to do next lives in `hybrid.cli.messages`.
@@ -228,3 +229,30 @@ class ResponseRejected(HybridError):
     @property
     def identifier(self) -> str:
         return f"response.{self.reason}"
+
+
+class VaultProblem(StrEnum):
+    """Why a vault cannot be used. Each is fixed differently."""
+
+    PERMISSIONS = "permissions"
+    FOLDER = "folder"
+    MISSING = "missing"
+    NOT_A_VAULT = "not-a-vault"
+    VERSION = "version"
+    KEY_KIND = "key-kind"
+    CORRUPT = "corrupt"
+    BUSY = "busy"
+    FULL = "full"
+    ACCESS = "access"
+
+
+class VaultError(HybridError):
+    """The file that holds the passkeys cannot be used. The file itself is left as it is."""
+
+    def __init__(self, message: str, reason: VaultProblem) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    @property
+    def identifier(self) -> str:
+        return f"vault.{self.reason}"

@@ -57,9 +57,7 @@ class Advertiser(Protocol):
         """Who vouches for nearness when an advert is sent from here."""
         ...
 
-    def advertise(
-        self, service_data: bytes, *, connectable: bool = False
-    ) -> AbstractAsyncContextManager[None]:
+    def advertise(self, service_data: bytes, *, connectable: bool = False) -> AbstractAsyncContextManager[None]:
         """Broadcast `service_data` under UUID FFF9 while the context is open. Raises `BluetoothUnavailable`."""
         ...
 

@@ -1,0 +1,101 @@
+"""CTAP over hybrid: command and status bytes, and the post-handshake message (CTAP 2.3 §11.5.1, "data transfer").
+
+The phone's first encrypted message carries its getInfo response and what it can do. Requests are only named here;
+what they contain is a matter of the two ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from hybrid import cbor
+from hybrid.errors import RemoteProtocolError
+from hybrid.protocol.frames import unpad_revision_0
+
+FEATURE_CTAP = "ctap"
+FEATURE_DIGITAL_CREDENTIALS = "dc"
+
+
+class Command(IntEnum):
+    """First byte of a CTAP2 request, as far as hybrid names them."""
+
+    MAKE_CREDENTIAL = 0x01
+    GET_ASSERTION = 0x02
+    GET_INFO = 0x04
+
+
+class Status(IntEnum):
+    """First byte of a CTAP2 response, as far as we act on it (CTAP 2.3 §8.2, "Status codes")."""
+
+    OK = 0x00
+    INVALID_COMMAND = 0x01
+    INVALID_LENGTH = 0x03
+    UNEXPECTED_TYPE = 0x11
+    INVALID_CBOR = 0x12
+    MISSING_PARAMETER = 0x14
+    CREDENTIAL_EXCLUDED = 0x19
+    UNSUPPORTED_ALGORITHM = 0x26
+    OPERATION_DENIED = 0x27
+    KEY_STORE_FULL = 0x28
+    INVALID_OPTION = 0x2C
+    NO_CREDENTIALS = 0x2E
+    USER_ACTION_TIMEOUT = 0x2F
+    NOT_ALLOWED = 0x30
+    PIN_AUTH_INVALID = 0x33
+    PIN_NOT_SET = 0x35
+    REQUEST_TOO_LARGE = 0x39
+    ACTION_TIMEOUT = 0x3A
+    OTHER = 0x7F
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PostHandshake:
+    """The post-handshake message.
+
+    `get_info`: CBOR of the getInfo response map, None if the phone does not speak CTAP; `features`: as announced, in
+    received order, unknown ones included; `linking`: the linking map of a revision 0 phone; `revision`: 0 or 1.
+    """
+
+    get_info: bytes | None
+    features: tuple[str, ...]
+    linking: dict[Any, Any] | None = None
+    revision: int = 1
+
+    def __repr__(self) -> str:
+        return f"<PostHandshake revision {self.revision} {' '.join(self.features)}>"
+
+    def encode(self) -> bytes:
+        """Canonical CBOR as a phone of revision 1 sends it."""
+        fields: dict[int, Any] = {3: list(self.features)}
+        if self.get_info is not None:
+            fields[1] = self.get_info
+        return cbor.encode(fields)
+
+    @classmethod
+    def decode(cls, data: bytes) -> PostHandshake:
+        """Read the message of a phone of either revision.
+
+        A CBOR map that ends exactly at the end of the message is revision 1; otherwise the padded form of revision 0
+        is tried ("hybrid transports", revisions; Chromium does the same).
+
+        Raises:
+            RemoteProtocolError: neither form; or features and getInfo contradict each other.
+        """
+        try:
+            fields, revision = cbor.decode_map(data), 1
+        except RemoteProtocolError:
+            fields, revision = cbor.decode_map(unpad_revision_0(data)), 0
+        features = fields.get(3, [FEATURE_CTAP])
+        get_info = fields.get(1)
+        linking = fields.get(2)
+        if not isinstance(features, list):
+            raise RemoteProtocolError("the phone's feature list is no list")
+        if get_info is not None and not isinstance(get_info, bytes):
+            raise RemoteProtocolError("the phone's getInfo is no byte string")
+        if linking is not None and not isinstance(linking, dict):
+            raise RemoteProtocolError("the phone's linking information is no map")
+        if (FEATURE_CTAP in features) != (get_info is not None):
+            raise RemoteProtocolError("the phone's features and its getInfo contradict each other")
+        return cls(get_info, tuple(f for f in features if isinstance(f, str)), linking, revision)
