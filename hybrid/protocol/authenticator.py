@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from hybrid import cbor
 from hybrid.errors import (
     InvalidQR,
     LocalProtocolError,
@@ -301,8 +302,9 @@ class AuthenticatorMachine:
 
     def tunnel_opened(self, routing_id: bytes | None) -> None:
         """The tunnel stands; `routing_id`: 3 bytes as the relay gave them, None where it gave none."""
-        self._go(Input.TUNNEL_OPEN)
+        self._after(Input.TUNNEL_OPEN)
         self._eid, service_data = self._introduction.advert(routing_id)
+        self._go(Input.TUNNEL_OPEN)
         self._events.append(TunnelOpened(self._introduction.request().domain))
         self._actions.append(Advertise(service_data))
 
@@ -352,15 +354,15 @@ class AuthenticatorMachine:
         """Take the backend's answer: status byte and CBOR. Dropped if the client has said that it is done.
 
         Raises:
-            LocalProtocolError: no request is open, or the answer is empty.
+            LocalProtocolError: no request is open, or the answer is empty or too large.
         """
         if not data:
             raise LocalProtocolError("an answer has at least a status byte")
-        wanted = self.state is State.BUSY
-        self._go(Input.RESPONSE)
-        if wanted:
+        self._after(Input.RESPONSE)
+        if self.state is State.BUSY:
             self._send(Frame(MessageType.CTAP, data))
             self._events.append(ResponseSent(data[0]))
+        self._go(Input.RESPONSE)
 
     def send_update(self, linking_map: bytes | None) -> None:
         """Send an update, padded so that its size does not tell whether it links. Legal while a client is there."""
@@ -381,8 +383,11 @@ class AuthenticatorMachine:
     # how
 
     def _go(self, happening: Input) -> None:
+        self.state = self._after(happening)
+
+    def _after(self, happening: Input) -> State:
         try:
-            self.state = ORDER[self.state, happening]
+            return ORDER[self.state, happening]
         except KeyError:
             raise LocalProtocolError(
                 f"{happening.name.lower()} is not possible in state {self.state.name.lower()}"
@@ -420,7 +425,7 @@ class AuthenticatorMachine:
                 self._go(Input.SHUTDOWN)
             case MessageType.UPDATE:
                 # Nothing is defined in this direction: it must be CBOR and is ignored.
-                linking.decode_update(frame.payload)
+                cbor.decode(frame.payload)
                 self._go(Input.UPDATE)
             case MessageType.JSON:
                 raise RemoteProtocolError("the client sent a digital-credential request, which we did not announce")

@@ -2,7 +2,8 @@
 
 ::
 
-    facts in     start()  advert_heard(data)  tunnel_opened(signals)  message(data)  tunnel_closed()  request()  finish()
+    facts in     start()  advert_heard(data)  tunnel_opened(signals)  message(data)  tunnel_closed()
+                 request(payload)  finish()  fail()
     wishes out   actions() -> [Scan | StopScan | OpenTunnel | Send | CloseTunnel]
     news out     events() -> [AdvertSeen | TunnelOpened | ...]        state, response, link (read-only)
 
@@ -38,7 +39,7 @@ from hybrid.events import (
 )
 from hybrid.protocol import handshake, linking
 from hybrid.protocol.contact import ClientPayload
-from hybrid.protocol.ctap import PostHandshake
+from hybrid.protocol.ctap import FEATURE_DIGITAL_CREDENTIALS, PostHandshake
 from hybrid.protocol.eid import ADVERT_SIZE, Eid, parse_suffix, suffix_of, trial_open
 from hybrid.protocol.frames import Frame, MessageType, Opener, Sealer
 from hybrid.protocol.keys import PrivateKey
@@ -353,10 +354,11 @@ class ClientMachine:
 
     def start(self) -> None:
         """Begin the ceremony."""
+        actions: list[Action] = [Scan()]
+        if self._after(Input.START) is State.OPENING:  # the linked order: tunnel and scan begin together
+            actions.append(OpenTunnel(self._introduction.request(None)))
         self._go(Input.START)
-        self._actions.append(Scan())
-        if self.state is State.OPENING:  # the linked order: tunnel and scan begin together
-            self._actions.append(OpenTunnel(self._introduction.request(None)))
+        self._actions.extend(actions)
 
     def advert_heard(self, service_data: bytes, rssi: int | None = None) -> bool:
         """Try one advert; True if it is our phone's. Strangers' adverts and repetitions cost little and say nothing.
@@ -384,8 +386,9 @@ class ClientMachine:
     def tunnel_opened(self, *, signals: bool = False) -> None:
         """The channel stands. `signals`: the relay promised one unencrypted message when the phone joins."""
         self._go(Input.TUNNEL_OPEN)
-        self._signal_due = signals
-        self._events.append(TunnelOpened(self._introduction.request(self.eid).domain))
+        request = self._introduction.request(self.eid)
+        self._signal_due = signals and request.signal  # a promise that nobody asked for means nothing
+        self._events.append(TunnelOpened(request.domain))
         if self.state is State.HANDSHAKING:
             self._shake_hands()
 
@@ -394,6 +397,7 @@ class ClientMachine:
 
         Raises:
             RemoteProtocolError: illegal here; the machine is closed then. `HandshakeFailed` for message 2.
+            PeerClosed: the phone says that it is done while a request is open.
         """
         try:
             self._message(data)
@@ -413,25 +417,30 @@ class ClientMachine:
         """Send a CTAP request: command byte and CBOR.
 
         Raises:
-            LocalProtocolError: not ready, a request is open, or the phone does not speak this.
+            LocalProtocolError: not ready, a request is open, it is too large, or the phone does not speak this.
         """
         if not payload:
             raise LocalProtocolError("a request has at least a command byte")
-        if kind is MessageType.CTAP and self.greeting is not None and self.greeting.get_info is None:
-            raise LocalProtocolError("this phone does not speak CTAP")
         if kind not in (MessageType.CTAP, MessageType.JSON):
             raise LocalProtocolError("only CTAP and JSON messages are requests")
+        self._after(Input.REQUEST)
+        if kind is MessageType.CTAP and self.greeting is not None and self.greeting.get_info is None:
+            raise LocalProtocolError("this phone does not speak CTAP")
+        if kind is MessageType.JSON and not self._speaks_json():
+            raise LocalProtocolError("this phone does not speak digital credentials")
+        self._send(Frame(kind, payload))
         self._go(Input.REQUEST)
         self._request_type = kind
         self._response = None
-        self._send(Frame(kind, payload))
 
     def finish(self) -> None:
         """Send no more requests: tell the phone, keep reading updates. Before the greeting it just closes."""
         was_open = self.state in (State.READY, State.REQUESTED)
         before = self.state
         self._go(Input.FINISH)
-        if was_open:
+        if was_open and self._is_revision_0():
+            self.fail()  # revision 0 has no shutdown message: closing says it
+        elif was_open:
             self._send(Frame(MessageType.SHUTDOWN, b""))
         elif self.state is State.CLOSED and before is not State.CLOSED:
             self._actions.extend((StopScan(), CloseTunnel()))
@@ -444,8 +453,11 @@ class ClientMachine:
     # how
 
     def _go(self, happening: Input) -> None:
+        self.state = self._after(happening)
+
+    def _after(self, happening: Input) -> State:
         try:
-            self.state = self._introduction.order[self.state, happening]
+            return self._introduction.order[self.state, happening]
         except KeyError:
             raise LocalProtocolError(
                 f"{happening.name.lower()} is not possible in state {self.state.name.lower()}"
@@ -473,7 +485,15 @@ class ClientMachine:
 
     def _send(self, frame: Frame) -> None:
         assert self._sealer is not None
-        self._actions.append(Send(self._sealer.seal(frame.encode())))
+        plaintext = frame.payload if self._is_revision_0() else frame.encode()
+        self._actions.append(Send(self._sealer.seal(plaintext)))
+
+    def _is_revision_0(self) -> bool:
+        # Old phones: no type byte, and every later message is CTAP ("hybrid transports", revisions).
+        return self.greeting is not None and self.greeting.revision == 0
+
+    def _speaks_json(self) -> bool:
+        return self.greeting is not None and FEATURE_DIGITAL_CREDENTIALS in self.greeting.features
 
     def _message(self, data: bytes) -> None:
         match self.state:
@@ -484,7 +504,9 @@ class ClientMachine:
             case State.GREETING:
                 self._take_greeting(self._open(data))
             case State.READY | State.REQUESTED | State.LINGERING:
-                self._take_frame(Frame.decode(self._open(data)))
+                plaintext = self._open(data)
+                is_old = self._is_revision_0()
+                self._take_frame(Frame(MessageType.CTAP, plaintext) if is_old else Frame.decode(plaintext))
             case State.CLOSED:
                 pass
             case _:
@@ -526,6 +548,8 @@ class ClientMachine:
                 self._take_response(frame)
 
     def _take_response(self, frame: Frame) -> None:
+        if frame.type is MessageType.JSON and not self._speaks_json():
+            raise RemoteProtocolError("the phone speaks digital credentials, which it did not announce")
         if self.state is State.LINGERING:
             self._go(Input.RESPONSE)  # "data transfer": after our shutdown an answer is dropped
             return

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from hybrid import cbor
 from hybrid.errors import LocalProtocolError, RemoteProtocolError
-from hybrid.protocol.keys import SECRET_SIZE
+from hybrid.protocol.keys import LINK_ID_SIZE, SECRET_SIZE
 from hybrid.protocol.tunnel import parse_hex
 
-LINK_ID_SIZE = 8
 CLIENT_NONCE_SIZE = SECRET_SIZE
 
 

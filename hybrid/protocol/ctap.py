@@ -12,10 +12,10 @@ from typing import Any
 
 from hybrid import cbor
 from hybrid.errors import RemoteProtocolError
-from hybrid.protocol.frames import unpad_revision_0
 
 FEATURE_CTAP = "ctap"
 FEATURE_DIGITAL_CREDENTIALS = "dc"
+REVISION_0_GRANULARITY = 512
 
 
 class Command(IntEnum):
@@ -92,10 +92,36 @@ class PostHandshake:
         linking = fields.get(2)
         if not isinstance(features, list):
             raise RemoteProtocolError("the phone's feature list is no list")
-        if get_info is not None and not isinstance(get_info, bytes):
+        if 1 in fields and not isinstance(get_info, bytes):
             raise RemoteProtocolError("the phone's getInfo is no byte string")
-        if linking is not None and not isinstance(linking, dict):
+        if 2 in fields and not isinstance(linking, dict):
             raise RemoteProtocolError("the phone's linking information is no map")
         if (FEATURE_CTAP in features) != (get_info is not None):
             raise RemoteProtocolError("the phone's features and its getInfo contradict each other")
         return cls(get_info, tuple(f for f in features if isinstance(f, str)), linking, revision)
+
+
+def pad_revision_0(message: bytes) -> bytes:
+    """Padding of historic post-handshake messages: zeros and a 16-bit little-endian count, to a multiple of 512."""
+    zeros = -(len(message) + 2) % REVISION_0_GRANULARITY
+    return message + bytes(zeros) + zeros.to_bytes(2, "little")
+
+
+def unpad_revision_0(padded: bytes) -> bytes:
+    """CBOR map of a historic post-handshake message; the 16-bit count first, then the still older one-byte count.
+
+    Raises:
+        RemoteProtocolError: neither count leaves exactly one CBOR map.
+    """
+    for count_size in (2, 1):
+        if len(padded) < count_size:
+            continue
+        size = len(padded) - count_size - int.from_bytes(padded[-count_size:], "little")
+        if size <= 0:
+            continue
+        try:
+            cbor.decode_map(padded[:size])
+        except RemoteProtocolError:
+            continue
+        return padded[:size]
+    raise RemoteProtocolError("the post-handshake message is neither a CBOR map nor a padded one")

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from hybrid import cbor
-from hybrid.errors import LocalProtocolError
+from hybrid.errors import LocalProtocolError, RemoteProtocolError
+from hybrid.protocol.keys import EID_KEY_SIZE, EID_SIZE
 from hybrid.protocol.tunnel import ROUTING_ID_SIZE, tunnel_domain
 
 FIDO_UUID = "0000fff9-0000-1000-8000-00805f9b34fb"
 GOOGLE_UUID = "0000fde2-0000-1000-8000-00805f9b34fb"  # iOS 16 and old Android; deprecated, still heard
 
-EID_SIZE = 16
-EID_KEY_SIZE = 64
 ADVERT_SIZE = 20
 NONCE_SIZE = 10
 _AES_KEY_SIZE = 32
@@ -46,8 +45,10 @@ class Eid:
         """Read an opened advert.
 
         Raises:
-            RemoteProtocolError: a tunnel service id that nobody has been assigned.
+            RemoteProtocolError: not 16 bytes, or a tunnel service id that nobody has been assigned.
         """
+        if len(plaintext) != EID_SIZE:
+            raise RemoteProtocolError(f"an advert's plaintext has {len(plaintext)} bytes where {EID_SIZE} belong")
         service_id = int.from_bytes(plaintext[14:16], "little")
         tunnel_domain(service_id)
         return cls(plaintext[1:11], plaintext[11:14], service_id)

@@ -12,15 +12,12 @@ from enum import IntEnum
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from hybrid import cbor
 from hybrid.errors import LocalProtocolError, RemoteProtocolError
 from hybrid.protocol.keys import UNCOMPRESSED_SIZE
 
 MAX_MESSAGE_SIZE = 1 << 20
 MAX_COUNTER = (1 << 24) - 1  # Chromium refuses higher numbers
 PADDING_GRANULARITY = 32
-REVISION_0_GRANULARITY = 512
-REVISION_0_OLD_GRANULARITY = 256
 STREAM_END = b"\r\n"
 MAX_CHANCE_ENDS = 64  # a random message of 1 MiB holds 16 on average; more is somebody wasting our time
 _NONCE_SIZE = 12
@@ -83,32 +80,6 @@ def unpad(padded: bytes) -> bytes:
     if size < 0:
         raise RemoteProtocolError("a message is shorter than its padding")
     return padded[:size]
-
-
-def pad_revision_0(message: bytes) -> bytes:
-    """Padding of historic post-handshake messages: zeros and a 16-bit little-endian count, to a multiple of 512."""
-    zeros = -(len(message) + 2) % REVISION_0_GRANULARITY
-    return message + bytes(zeros) + zeros.to_bytes(2, "little")
-
-
-def unpad_revision_0(padded: bytes) -> bytes:
-    """CBOR map of a historic post-handshake message; the 16-bit count first, then the still older one-byte count.
-
-    Raises:
-        RemoteProtocolError: neither count leaves exactly one CBOR map.
-    """
-    for count_size in (2, 1):
-        if len(padded) < count_size:
-            continue
-        size = len(padded) - count_size - int.from_bytes(padded[-count_size:], "little")
-        if size <= 0:
-            continue
-        try:
-            cbor.decode_map(padded[:size])
-        except RemoteProtocolError:
-            continue
-        return padded[:size]
-    raise RemoteProtocolError("the post-handshake message is neither a CBOR map nor a padded one")
 
 
 def nonce(counter: int) -> bytes:
@@ -191,10 +162,8 @@ class StreamReader:
         return f"<StreamReader {len(self._buffer)} bytes>"
 
     def feed(self, data: bytes) -> None:
-        """Take any run of bytes. Raises `RemoteProtocolError` when no end of message comes within 1 MiB."""
+        """Take any run of bytes. Call `next_message` until it gives None before the next feed: that is the bound."""
         self._buffer += data
-        if len(self._buffer) > MAX_MESSAGE_SIZE + len(STREAM_END):
-            raise RemoteProtocolError("no end of message within 1 MiB")
 
     def next_message(self, opener: Opener | None) -> bytes | None:
         """Give the next message without its end, or None until more bytes come.
@@ -202,7 +171,8 @@ class StreamReader:
         `opener`: the receive cipher, None while the handshake lasts.
 
         Raises:
-            RemoteProtocolError: a handshake message that does not end after 81 bytes, or more ends than chance explains.
+            RemoteProtocolError: a handshake message that does not end after 81 bytes, no end within 1 MiB, or more
+                ends than chance explains.
         """
         if opener is None:
             return self._next_handshake_message()
@@ -214,6 +184,8 @@ class StreamReader:
             self._chance_ends += 1
             if self._chance_ends > MAX_CHANCE_ENDS:
                 raise RemoteProtocolError("a message does not authenticate at any of its ends")
+        if len(self._buffer) > MAX_MESSAGE_SIZE + len(STREAM_END):
+            raise RemoteProtocolError("no end of message within 1 MiB")
         self._scanned = max(self._scanned, len(self._buffer) - 1, 0)
         return None
 

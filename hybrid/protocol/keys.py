@@ -12,15 +12,21 @@ from enum import IntEnum
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from hybrid.errors import RemoteProtocolError
+from hybrid.errors import LocalProtocolError, RemoteProtocolError
 
 PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 COMPRESSED_SIZE = 33
 UNCOMPRESSED_SIZE = 65
+SCALAR_SIZE = 32
 SECRET_SIZE = 16  # QR secret, tunnel ID, client nonce
+EID_SIZE = 16  # plaintext of an advert, which salts the PSK
+EID_KEY_SIZE = 64  # an AES-256 key and an HMAC key
+PSK_SIZE = 32
+LINK_ID_SIZE = 8
 _HASH_SIZE = 32
+_MAX_HKDF_SIZE = 255 * _HASH_SIZE
 
 
 class Purpose(IntEnum):
@@ -35,7 +41,13 @@ class Purpose(IntEnum):
 
 
 def hkdf(salt: bytes, ikm: bytes, info: bytes, length: int) -> bytes:
-    """HKDF-SHA-256 (RFC 5869); an empty salt means 32 zero bytes. `length` is at most 8160."""
+    """HKDF-SHA-256 (RFC 5869); an empty salt means 32 zero bytes.
+
+    Raises:
+        LocalProtocolError: more than 8160 bytes wanted.
+    """
+    if not 0 <= length <= _MAX_HKDF_SIZE:
+        raise LocalProtocolError(f"HKDF gives at most {_MAX_HKDF_SIZE} bytes, not {length}")
     prk = hmac.digest(salt or bytes(_HASH_SIZE), ikm, hashlib.sha256)
     okm = b""
     block = b""
@@ -54,9 +66,14 @@ def private_key(scalar: bytes) -> PrivateKey:
     """P-256 private key from a 32-byte big-endian scalar.
 
     Raises:
-        ValueError: the scalar is 0 or not below the group order.
+        LocalProtocolError: another length, or the scalar is 0 or not below the group order.
     """
-    return ec.derive_private_key(int.from_bytes(scalar, "big"), ec.SECP256R1())
+    if len(scalar) != SCALAR_SIZE:
+        raise LocalProtocolError(f"a private key has {SCALAR_SIZE} bytes, not {len(scalar)}")
+    try:
+        return ec.derive_private_key(int.from_bytes(scalar, "big"), ec.SECP256R1())
+    except ValueError:
+        raise LocalProtocolError("a private key is no scalar of P-256") from None
 
 
 def uncompressed(key: PublicKey) -> bytes:

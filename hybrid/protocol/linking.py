@@ -13,8 +13,12 @@ from typing import Any
 
 from hybrid import cbor
 from hybrid.errors import LocalProtocolError, RemoteProtocolError
-from hybrid.protocol.contact import CLIENT_NONCE_SIZE, LINK_ID_SIZE
 from hybrid.protocol.keys import (
+    EID_KEY_SIZE,
+    EID_SIZE,
+    LINK_ID_SIZE,
+    PSK_SIZE,
+    SECRET_SIZE,
     UNCOMPRESSED_SIZE,
     PrivateKey,
     PublicKey,
@@ -27,7 +31,6 @@ from hybrid.protocol.keys import (
 
 LINK_SECRET_SIZE = 32
 PROOF_SIZE = 32
-EID_SIZE = 16
 
 _UPDATE_PADDING = 0
 _UPDATE_LINK = 1
@@ -56,13 +59,13 @@ class Link:
 
     def eid_key(self, client_nonce: bytes) -> bytes:
         """64 bytes that seal and open the advert of one contact, salted with the client's 16-byte nonce."""
-        if len(client_nonce) != CLIENT_NONCE_SIZE:
-            raise LocalProtocolError(f"a client nonce has {CLIENT_NONCE_SIZE} bytes")
-        return derive(self.link_secret, client_nonce, Purpose.EID_KEY, 64)
+        if len(client_nonce) != SECRET_SIZE:
+            raise LocalProtocolError(f"a client nonce has {SECRET_SIZE} bytes")
+        return derive(self.link_secret, client_nonce, Purpose.EID_KEY, EID_KEY_SIZE)
 
     def psk(self, eid: bytes) -> bytes:
         """32 bytes, salted with the whole 16-byte advert plaintext."""
-        return derive(self.link_secret, eid, Purpose.PSK, 32)
+        return derive(self.link_secret, eid, Purpose.PSK, PSK_SIZE)
 
 
 def random_eid(random: bytes) -> bytes:
@@ -136,10 +139,11 @@ def encode_update(linking: bytes | None) -> bytes:
     fields: dict[int, Any] = {_UPDATE_PADDING: b""}
     if linking is not None:
         fields[_UPDATE_LINK] = cbor.decode_map(linking)
-    # type byte and padding count take two bytes; the byte string's own length prefix grows by two above 255
+    # The type byte and the padding count take two bytes. A CBOR length takes one more byte from 24 and two from 256;
+    # where that leaves one byte over, the frame's own padding takes it.
     room = UPDATE_SIZE - 2 - len(cbor.encode(fields))
     if room >= 24:
-        room -= 1 if room < 25 + 255 else 2
+        room -= 1 if room <= 256 else 2
     if room < 0:
         raise LocalProtocolError("linking information does not fit an update message")
     fields[_UPDATE_PADDING] = bytes(room)

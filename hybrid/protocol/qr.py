@@ -14,6 +14,8 @@ from hybrid import cbor
 from hybrid.errors import InvalidQR, LocalProtocolError, ProtocolError, QRProblem, RemoteProtocolError
 from hybrid.protocol.keys import (
     COMPRESSED_SIZE,
+    EID_KEY_SIZE,
+    PSK_SIZE,
     SECRET_SIZE,
     PublicKey,
     Purpose,
@@ -72,7 +74,7 @@ def decode_digits(digits: str) -> bytes:
     """
     if not _ASCII_DIGITS.issuperset(digits):
         raise InvalidQR("the code holds characters that are not digits", QRProblem.DIGITS)
-    data = b""
+    data = bytearray()
     width = _DIGITS_OF_SIZE[_CHUNK_SIZE]
     for at in range(0, len(digits), width):
         group = digits[at : at + width]
@@ -83,7 +85,7 @@ def decode_digits(digits: str) -> bytes:
         if value >> (8 * size):
             raise InvalidQR("the code holds a number that is out of range", QRProblem.DIGITS)
         data += value.to_bytes(size, "little")
-    return data
+    return bytes(data)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -134,7 +136,7 @@ class QrInvitation:
 
     def eid_key(self) -> bytes:
         """64 bytes that seal and open the advert."""
-        return derive(self.secret, b"", Purpose.EID_KEY, 64)
+        return derive(self.secret, b"", Purpose.EID_KEY, EID_KEY_SIZE)
 
     def tunnel_id(self) -> bytes:
         """16 bytes. Depends on the secret alone, so that the relay cannot test guesses of the advert's nonce."""
@@ -142,7 +144,7 @@ class QrInvitation:
 
     def psk(self, eid: bytes) -> bytes:
         """32 bytes, salted with the whole 16-byte advert plaintext: whoever did not hear the advert lacks it."""
-        return derive(self.secret, eid, Purpose.PSK, 32)
+        return derive(self.secret, eid, Purpose.PSK, PSK_SIZE)
 
     def knows_service(self, service_id: int) -> bool:
         """Whether the client can reach this tunnel service ("tunnel service id below 256 only if known")."""
@@ -178,7 +180,8 @@ class QrInvitation:
             InvalidQR: not a FIDO code, wrong digits, malformed CBOR, a mandatory member missing or wrong, or a
                 public key that is not on the curve.
         """
-        if url[: len(SCHEME)].upper() != SCHEME:
+        scheme = url[: len(SCHEME)]
+        if not scheme.isascii() or scheme.upper() != SCHEME:  # a dotless i becomes an ASCII I in upper case
             raise InvalidQR("the code does not start with FIDO:/", QRProblem.NOT_FIDO)
         digits = url[len(SCHEME) :]
         if not digits:

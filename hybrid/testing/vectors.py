@@ -15,7 +15,7 @@ from hybrid.errors import HybridError
 from hybrid.protocol import eid, frames, handshake, linking, tunnel
 from hybrid.protocol import keys as key_math
 from hybrid.protocol.contact import ClientPayload
-from hybrid.protocol.ctap import PostHandshake
+from hybrid.protocol.ctap import PostHandshake, pad_revision_0, unpad_revision_0
 from hybrid.protocol.noise import Initiator, Pattern, Responder, TrafficKeys
 from hybrid.protocol.qr import QrInvitation, Transport, decode_digits, encode_digits
 
@@ -423,11 +423,11 @@ def _post_handshake(given: Fields, _: Fields) -> dict[str, Any]:
 
 
 def _revision_0_pad(given: Fields, _: Fields) -> dict[str, Any]:
-    return {"padded": frames.pad_revision_0(_raw(given, "cbor")).hex()}
+    return {"padded": pad_revision_0(_raw(given, "cbor")).hex()}
 
 
 def _revision_0_unpad(given: Fields, _: Fields) -> dict[str, Any]:
-    return {"cbor": frames.unpad_revision_0(_raw(given, "padded")).hex()}
+    return {"cbor": unpad_revision_0(_raw(given, "padded")).hex()}
 
 
 def _l2cap_split(given: Fields, _: Fields) -> dict[str, Any]:
