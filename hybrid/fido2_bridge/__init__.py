@@ -1,0 +1,38 @@
+"""The one door to python-fido2, and what a WebAuthn client owes its caller.
+
+`HybridWebAuthnClient` signs in and registers through a session with exactly one command on the wire;
+`HybridCtapDevice` is the same session as python-fido2's device, for whoever brings a client of their own.
+Below them, without python-fido2 and without a loop:
+
+- `rp_id`: which RP ids an origin may use.
+- `options`: the JSON that a website hands out, read strictly.
+- `extensions`: prf, largeBlob and credProps between website and phone.
+- `answers` and `credential_key`: the phone's bytes, parsed; nothing in them is believed.
+- `ceremony`: plan, request, checked result, JSON.
+- `info`: getInfo as a table.
+
+A command line imports those modules directly; python-fido2 is loaded only when one of the names here is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybrid.fido2_bridge.client import HybridClientDataCollector, HybridWebAuthnClient
+    from hybrid.fido2_bridge.device import CtapSession, HybridCtapDevice
+
+__all__ = ["CtapSession", "HybridClientDataCollector", "HybridCtapDevice", "HybridWebAuthnClient"]
+
+
+def __getattr__(name: str) -> Any:
+    # python-fido2 takes a tenth of a second to load, which would delay the QR code of a command line.
+    if name in ("HybridClientDataCollector", "HybridWebAuthnClient"):
+        from hybrid.fido2_bridge import client
+
+        return getattr(client, name)
+    if name in ("CtapSession", "HybridCtapDevice"):
+        from hybrid.fido2_bridge import device
+
+        return getattr(device, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
