@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidSignature
 from fido2.cose import ES256, CoseKey
-from fido2.ctap2 import AssertionResponse, AttestationResponse
-from fido2.ctap2.base import Info
+from fido2.ctap2.base import AssertionResponse, AttestationResponse, Info
 from fido2.webauthn import AuthenticatorData
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from passkeys_rig import (
     ABSENT,
@@ -591,6 +590,7 @@ _requests = (
 _STATUSES = {0x00, 0x01, 0x11, 0x12, 0x14, 0x26, 0x2C, 0x2E, 0x33, 0x35, 0x39, 0x7F}
 
 
+@settings(deadline=None)
 @given(request=_requests)
 def test_any_bytes_give_a_documented_status(request: bytes) -> None:
     assert asyncio.run(status(phone(MemoryStore()), request)) in _STATUSES
