@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,13 @@ def test_another_file_is_not_a_vault(tmp_path: Path, content: bytes) -> None:
     assert problem_of(tmp_path / "vault") is VaultProblem.NOT_A_VAULT
 
 
+@pytest.mark.parametrize("content", [MAGIC, MAGIC + b"\x00", MAGIC + b"\x00\x01"])
+def test_a_cut_head_is_damage(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "vault").write_bytes(content)
+    (tmp_path / "vault").chmod(0o600)
+    assert problem_of(tmp_path / "vault") is VaultProblem.CORRUPT
+
+
 def test_every_cut_and_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "vault"
     open_vault(path).add(credential())
@@ -336,6 +344,27 @@ def test_an_exception_while_editing_changes_nothing(tmp_path: Path) -> None:
         edit()
     assert (tmp_path / "vault").read_bytes() == before
     vault.add(credential())  # and the lock is free
+
+
+def test_no_change_is_no_write(tmp_path: Path) -> None:
+    vault = open_vault(tmp_path / "vault")
+    before = (tmp_path / "vault").stat().st_ino
+    with vault.change():
+        pass
+    assert (tmp_path / "vault").stat().st_ino == before
+    assert read(tmp_path / "vault")[1][1] == 0
+
+
+def test_two_that_make_the_vault_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = tmp_path / "vault", vault_module._locked
+
+    def slow(locked_path: Path) -> AbstractContextManager[None]:
+        monkeypatch.setattr(vault_module, "_locked", real)
+        open_vault(path).add(credential())  # the other one was faster
+        return real(locked_path)
+
+    monkeypatch.setattr(vault_module, "_locked", slow)
+    assert open_vault(path).credentials("example.com") == [credential()]
 
 
 def test_busy_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from passkeys_rig import Clock
+from passkeys_rig import PEER, Clock, Person, create, phone, sign_in
 
 from hybrid.errors import VaultError, VaultProblem
+from hybrid.passkeys.consent import Decision, LimitedConsent, PinConsent, PinRequest
 from hybrid.passkeys.vault import Vault, open_vault
 from hybrid.passkeys.vault_pin import VaultPin
+from hybrid.ports import CtapBackend
 
 CHEAP = 16
 
@@ -97,6 +99,23 @@ def test_a_try_counts_before_it_is_looked_at(vault: Vault, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         keeper(vault).check("1234")
     assert vault.records()[0]["failures"] == 1
+
+
+class Keypad:
+    """Types the same every time."""
+
+    async def ask_pin(self, request: PinRequest) -> str | None:
+        return "1234"
+
+
+async def test_a_phone_with_a_pin_verifies_its_user(vault: Vault) -> None:
+    asked = Person(Decision(True))
+    backend: CtapBackend = phone(vault, LimitedConsent(PinConsent(asked, Keypad(), keeper(vault)), Clock()))
+    assert (await backend.call(create(), peer=PEER))[0] == 0  # sets the PIN
+    assert (await backend.call(sign_in(), peer=PEER))[0] == 0  # asks for it
+    assert [record["kind"] for record in vault.records()] == ["pin", "passkey"]
+    unverified = phone(vault, asked)
+    assert await unverified.call(sign_in(), peer=PEER) == b"\x27"
 
 
 DAMAGE: dict[str, dict[str, Any]] = {
