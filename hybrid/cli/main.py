@@ -1,0 +1,244 @@
+"""Arguments and exit codes of the `hybrid` command. What a command does is in its own file, loaded when it is used."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import hybrid
+from hybrid.cli.messages import EXIT_BUG, EXIT_INTERRUPTED, UsageProblem, explain
+from hybrid.cli.terminal import Screen
+from hybrid.errors import HybridError
+
+Command = Callable[..., Any]
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order written."""
+    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
+def _timeout_options(**stages: str) -> Callable[[Command], Command]:
+    return _options(
+        *(
+            click.option(
+                f"--timeout-{stage}",
+                type=click.FloatRange(min=0, min_open=True),
+                metavar="SECONDS",
+                help=text,
+            )
+            for stage, text in stages.items()
+        )
+    )
+
+
+def _timeouts(given: dict[str, Any]) -> dict[str, float]:
+    """Take the time-outs out of a command's arguments, those that were given."""
+    names = [name for name in given if name.startswith("timeout_")]
+    values = {name.removeprefix("timeout_"): given.pop(name) for name in names}
+    return {stage: seconds for stage, seconds in values.items() if seconds is not None}
+
+
+_file = click.Path(path_type=Path)
+
+_relay_options = _options(
+    click.option("--relay", metavar="HOST:PORT", help="Connect to this address instead of the relay's own."),
+    click.option("--relay-name", metavar="NAME", help="Name to ask of the relay's certificate."),
+    click.option("--relay-ca", type=_file, metavar="FILE", help="Trust this CA (PEM) besides the system's."),
+)
+_json_events = click.option("--json-events", is_flag=True, help="One JSON object a line on stderr, for programs.")
+_adapter = click.option("--adapter", metavar="NAME", help="Bluetooth adapter to use, e.g. hci0.")
+
+_laptop_options = _options(
+    click.option("--qr-file", type=_file, metavar="FILE", help="Write the code to FILE.png or FILE.svg as well."),
+    click.option("--invert", is_flag=True, help="Swap dark and light in the code."),
+    click.option("--no-qr", is_flag=True, help="Draw no code on the terminal."),
+    _adapter,
+    _relay_options,
+    _timeout_options(
+        scan="Time to hear the phone (120).",
+        tunnel="Time to reach the relay (15).",
+        handshake="Time for the phone's keys (15).",
+        greeting="Time for the phone's introduction (15).",
+        user="Time for the person at the phone (120).",
+    ),
+    _json_events,
+)
+
+
+@click.group(context_settings=_HELP)
+@click.version_option(hybrid.__version__, prog_name="hybrid", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Use a phone's passkey from this computer, be the phone, or try both against each other.
+
+    \b
+    Exit codes: 0 success, 1 a bug, 2 usage, 3 declined, 4 no passkey, 5 time-out, 6 Bluetooth,
+    7 network, 8 protocol, 9 already registered, 10 the phone left without an answer, 130 Ctrl-C.
+    """
+
+
+def _laptop(arguments: dict[str, Any]) -> Any:
+    from hybrid.cli.laptop import LaptopOptions
+
+    timeouts = _timeouts(arguments)
+    shared = {name: arguments.pop(name) for name in LaptopOptions.__dataclass_fields__ if name in arguments}
+    return LaptopOptions(screen=_screen, timeouts=timeouts, **shared)
+
+
+@cli.command()
+@click.argument("rp_id", metavar="RP_ID")
+@click.option("--origin", metavar="URL", help="Origin of the site (https://RP_ID).")
+@click.option("--options", "options_file", metavar="FILE|-", help="Options of the site, as WebAuthn JSON.")
+@click.option(
+    "--public-key", "public_key_file", metavar="FILE", help="Check the signature with this key (PEM, DER, COSE)."
+)
+@_laptop_options
+def get(rp_id: str, origin: str | None, options_file: str | None, public_key_file: str | None, **rest: Any) -> int:
+    """Sign in at RP_ID with a passkey on a phone; print the answer as JSON."""
+    from hybrid.cli import laptop
+
+    options_json = laptop.read_text_file(options_file, "options") if options_file is not None else None
+    public_key = laptop.read_text_file(public_key_file, "public key") if public_key_file is not None else None
+    return laptop.get(_laptop(rest), rp_id, origin, options_json, public_key)
+
+
+@cli.command()
+@click.argument("rp_id", metavar="RP_ID")
+@click.option("--user", metavar="NAME", help="Account to make the passkey for; needed unless --options names one.")
+@click.option("--origin", metavar="URL", help="Origin of the site (https://RP_ID).")
+@click.option("--options", "options_file", metavar="FILE|-", help="Options of the site, as WebAuthn JSON.")
+@_laptop_options
+def create(rp_id: str, user: str | None, origin: str | None, options_file: str | None, **rest: Any) -> int:
+    """Make a passkey for RP_ID on a phone; print the registration as JSON."""
+    from hybrid.cli import laptop
+
+    if user is None and options_file is None:
+        raise UsageProblem("nobody is named to make a passkey for", "add --user NAME")
+    options_json = laptop.read_text_file(options_file, "options") if options_file is not None else None
+    return laptop.create(_laptop(rest), rp_id, user, origin, options_json)
+
+
+@cli.command()
+@_laptop_options
+def info(**rest: Any) -> int:
+    """Show what a phone says about itself; sends it no command."""
+    from hybrid.cli import laptop
+
+    return laptop.info(_laptop(rest))
+
+
+@cli.command()
+@click.argument("code", required=False)
+@click.option("--qr-image", type=_file, metavar="FILE", help="Find the code in a screenshot or photograph.")
+@click.option("--vault", type=_file, metavar="PATH", help="Where the passkeys are (in the user's data folder).")
+@click.option("--vault-key", default="passphrase", metavar="passphrase|keyring|file:PATH|none", help="What opens it.")
+@click.option("--approve", type=click.Choice(["ask", "always", "never"]), default="ask", help="Who decides (ask).")
+@click.option("--service-id", type=click.IntRange(0, 65535), default=0, metavar="N", help="Relay to meet at (0).")
+@click.option("--radio", type=click.Choice(["bluez"]), default="bluez", help="What advertises (bluez).")
+@_adapter
+@_relay_options
+@click.option("--many", is_flag=True, help="Serve more than one command.")
+@_timeout_options(
+    tunnel="Time to reach the relay (15).",
+    advertise="Time on the air (60).",
+    request="Time for the computer to ask (120).",
+    user="Time to answer a question (60).",
+)
+@_json_events
+def phone(**arguments: Any) -> int:
+    """Be the phone for CODE: a FIDO:/ code, or - to read it from standard input.
+
+    Give the code on standard input where others can see the process list. Never answer a code that
+    somebody else sent you.
+    """
+    from hybrid.cli.phone import PhoneOptions
+    from hybrid.cli.phone import phone as be_phone
+
+    if (arguments["code"] is None) == (arguments["qr_image"] is None):
+        raise UsageProblem(
+            "there is no code to answer, or two", "give the code, or - and the code on stdin, or --qr-image"
+        )
+    for unused in ("radio", "json_events"):
+        arguments.pop(unused)
+    timeouts = _timeouts(arguments)
+    user_timeout = timeouts.pop("user", None)
+    return be_phone(PhoneOptions(screen=_screen, user_timeout=user_timeout, timeouts=timeouts, **arguments))
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=_file, metavar="FILE...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+def vectors(files: tuple[Path, ...], as_json: bool) -> int:
+    """Run known-answer files through the functions that client and phone use."""
+    from hybrid.cli.vectors import run_files
+
+    return run_files(files, as_json=as_json)
+
+
+@cli.command("virtual-bluez", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--adapters", type=click.IntRange(1, 16), default=2, metavar="N", help="How many adapters (2).")
+@click.option("--bluez", type=click.Choice(["5.66", "5.82"]), default="5.82", help="Whose behaviour (5.82).")
+@click.option(
+    "--strangers", type=click.FloatRange(min=0), default=0, metavar="RATE", help="Adverts of others a second."
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
+def virtual_bluez(adapters: int, bluez: str, strangers: float, command: tuple[str, ...]) -> int:
+    """Run CMD with Bluetooth adapters that exist only for it; give its exit code."""
+    from hybrid.testing.virtual_bluez import run_command
+
+    return run_command(list(command), adapters=adapters, bluez=bluez, strangers=strangers)
+
+
+@cli.command()
+def demo() -> int:
+    """Show a whole ceremony on this machine: laptop, phone and relay, a new passkey and a sign-in with it."""
+    from hybrid.cli.demo import run_demo
+
+    return run_demo()
+
+
+_screen = Screen()
+
+
+def run(arguments: list[str] | None = None) -> NoReturn:
+    """Console entry point: run the command and exit with its code."""
+    global _screen
+    words = sys.argv[1:] if arguments is None else arguments
+    _screen = Screen(json_events="--json-events" in words)
+    sys.exit(_run(words))
+
+
+def _run(words: list[str]) -> int:
+    try:
+        code = cli.main(words, prog_name="hybrid", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as error:
+        place = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "hybrid"
+        problem = UsageProblem(_lower(error.format_message()), f"{place} --help shows what it takes")
+        return _fail(problem)
+    except HybridError as error:
+        return _fail(error)
+    except (KeyboardInterrupt, click.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody listens; say nothing more
+        return EXIT_BUG
+
+
+def _fail(error: HybridError) -> int:
+    explanation = explain(error)
+    _screen.fail(error, explanation)
+    return explanation.exit_code
+
+
+def _lower(message: str) -> str:
+    return (message[:1].lower() + message[1:]).rstrip(".").replace("\n", " ")

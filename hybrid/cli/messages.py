@@ -1,0 +1,359 @@
+"""Every sentence that a person reads: for events, for failures, and what to do next. The only file with such prose.
+
+Voice: lower case, present tense, the next step last. A failure is one sentence and one hint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from hybrid.errors import (
+    BluetoothProblem,
+    BluetoothUnavailable,
+    HandshakeFailed,
+    HybridError,
+    InvalidQR,
+    LinkGone,
+    LocalProtocolError,
+    PeerClosed,
+    PeerTimeout,
+    QRProblem,
+    RemoteProtocolError,
+    RequestRefused,
+    ResponseRejected,
+    Stage,
+    TunnelError,
+    TunnelProblem,
+    VaultError,
+)
+from hybrid.events import (
+    Advertising,
+    AdvertSeen,
+    ClientArrived,
+    Closed,
+    CodeIsOld,
+    Event,
+    HandshakeDone,
+    HintViolated,
+    LinkDropped,
+    LinkForgotten,
+    LinkReceived,
+    PhoneConnected,
+    Proximity,
+    Ready,
+    RequestReceived,
+    RequestSent,
+    ResponseReceived,
+    ResponseSent,
+    Scanning,
+    TunnelOpened,
+)
+from hybrid.protocol.ctap import Command, Status
+
+EXIT_BUG = 1
+EXIT_USAGE = 2
+EXIT_DECLINED = 3
+EXIT_NO_CREDENTIAL = 4
+EXIT_TIMEOUT = 5
+EXIT_BLUETOOTH = 6
+EXIT_NETWORK = 7
+EXIT_PROTOCOL = 8
+EXIT_ALREADY_REGISTERED = 9
+EXIT_NO_ANSWER = 10
+EXIT_INTERRUPTED = 130
+
+
+class MissingExtra(HybridError):
+    """An optional part is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs a part that is not installed")
+        self.extra = extra
+
+    @property
+    def identifier(self) -> str:
+        return f"missing.{self.extra}"
+
+
+class CtapFailure(HybridError):
+    """The phone answered with a status other than success."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the phone answers with status 0x{status:02x}")
+        self.status = status
+
+    @property
+    def identifier(self) -> str:
+        return f"ctap.0x{self.status:02x}"
+
+
+class UsageProblem(HybridError):
+    """The command line cannot be carried out; `hint` says what to write instead."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    @property
+    def identifier(self) -> str:
+        return "usage"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A failure in words: what happened, what to do next, and the exit code."""
+
+    sentence: str
+    hint: str
+    exit_code: int
+
+
+def sentence_of(event: Event) -> str | None:
+    """What an event is to a person; None for what only programs care about."""
+    match event:
+        case Scanning():
+            return "waiting for your phone (Bluetooth must be on, on both)"
+        case AdvertSeen(domain, proximity):
+            nearness = "" if proximity is Proximity.BLUETOOTH else " (nearness is simulated)"
+            return f"phone found{nearness}, meeting it at {domain}"
+        case TunnelOpened():
+            return "connected to the relay"
+        case PhoneConnected():
+            return "the phone has joined"
+        case HandshakeDone():
+            return "the connection is secure"
+        case Ready():
+            return "the phone is ready"
+        case RequestSent():
+            return "confirm on your phone"
+        case ResponseReceived(status):
+            return "the phone has answered" if status == Status.OK else "the phone has refused"
+        case LinkReceived(name):
+            return f"the phone can be remembered as {printable(name)}"
+        case LinkDropped():
+            return "the phone sent linking information that does not check out; it is not kept"
+        case LinkForgotten(name):
+            return f"the relay says that {printable(name)} is gone for good"
+        case Advertising():
+            return "on the air, waiting for the computer (keep the two close to each other)"
+        case CodeIsOld(age):
+            return f"careful: this code is {age // 60} minutes old; is it the one on your own screen?"
+        case ClientArrived():
+            return "the computer has arrived, the connection is secure"
+        case RequestReceived(command):
+            return f"the computer asks {_wish(command)}"
+        case HintViolated():
+            return "that is not what its code announced; it is refused"
+        case ResponseSent(status):
+            return "the answer is sent" if status == Status.OK else "the refusal is sent"
+        case Closed():
+            return None
+        case _:
+            assert_never(event)
+
+
+def _wish(command: int) -> str:
+    match command:
+        case Command.GET_ASSERTION:
+            return "to sign in"
+        case Command.MAKE_CREDENTIAL:
+            return "for a new passkey"
+        case _:
+            return f"for command 0x{command:02x}"
+
+
+def printable(text: str) -> str:
+    """Text of a peer without anything that could steer a terminal, at most 64 characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:64])
+
+
+def explain(error: HybridError) -> Explanation:
+    """Put a failure into words. Every type and reason that a person fixes differently has its own hint."""
+    match error:
+        case UsageProblem():
+            return Explanation(str(error), error.hint, EXIT_USAGE)
+        case MissingExtra(extra=extra):
+            return Explanation(str(error), f'install it with: pip install "fido-hybrid[{extra}]"', EXIT_USAGE)
+        case VaultError():
+            return Explanation(str(error), "choose another file with --vault, or mend this one", EXIT_USAGE)
+        case RequestRefused():
+            return Explanation(
+                str(error), "check the RP id and --origin; a site may only use its own domain", EXIT_USAGE
+            )
+        case InvalidQR(reason=reason):
+            return Explanation(str(error), _QR_HINTS[reason], EXIT_USAGE)
+        case BluetoothUnavailable(reason=reason):
+            return Explanation(str(error), _BLUETOOTH_HINTS[reason], EXIT_BLUETOOTH)
+        case LinkGone():
+            return Explanation(str(error), "show a code again to meet this phone", EXIT_NETWORK)
+        case TunnelError(reason=reason):
+            return Explanation(str(error), _TUNNEL_HINTS[reason], EXIT_NETWORK)
+        case PeerTimeout(stage=stage):
+            return _explain_timeout(stage, error.seconds)
+        case PeerClosed(stage=Stage.RESPONSE):
+            return Explanation(
+                "the phone left without an answer",
+                "some phones do so when they hold no passkey for this site; check that it has one, or try again",
+                EXIT_NO_ANSWER,
+            )
+        case PeerClosed(stage=stage):
+            return Explanation(
+                f"the other side left during the {stage} stage", "start again with a new code", EXIT_PROTOCOL
+            )
+        case CtapFailure(status=status):
+            return explain_status(status)
+        case ResponseRejected():
+            return Explanation(
+                f"the phone's answer is refused: {error}", "do not use it; try again with a new code", EXIT_PROTOCOL
+            )
+        case HandshakeFailed():
+            return Explanation(
+                "the other side answered, but its keys do not match this code",
+                "scan the code on this screen again; codes are good for one try",
+                EXIT_PROTOCOL,
+            )
+        case RemoteProtocolError():
+            return Explanation(
+                f"the other side broke the protocol: {error}", "try again; update the phone if it stays", EXIT_PROTOCOL
+            )
+        case LocalProtocolError():
+            return Explanation(str(error), "see hybrid --help for what goes together", EXIT_USAGE)
+        case _:
+            return Explanation(str(error), "see hybrid --help", EXIT_USAGE)
+
+
+def _explain_timeout(stage: Stage, seconds: float) -> Explanation:
+    within = f"within {seconds:g} s"
+    match stage:
+        case Stage.SCAN:
+            return Explanation(
+                f"no phone was heard {within}",
+                "check that Bluetooth is on, on both, and that the phone is online; then scan a new code",
+                EXIT_TIMEOUT,
+            )
+        case Stage.TUNNEL:
+            return Explanation(
+                f"the relay did not answer {within}", "check the network, or a proxy that is in the way", EXIT_TIMEOUT
+            )
+        case Stage.ADVERTISE:
+            return Explanation(
+                f"no computer came {within}",
+                "check that Bluetooth is on, on the computer that shows the code, and scan a new one",
+                EXIT_TIMEOUT,
+            )
+        case Stage.HANDSHAKE | Stage.GREETING:
+            return Explanation(
+                f"the phone stopped answering during the {stage} stage ({within})",
+                "keep it awake and online, and start again with a new code",
+                EXIT_TIMEOUT,
+            )
+        case Stage.REQUEST:
+            return Explanation(f"the computer asked for nothing {within}", "start again with a new code", EXIT_TIMEOUT)
+        case Stage.RESPONSE:
+            return Explanation(
+                f"nobody confirmed on the phone {within}",
+                "try again, and answer the question on the phone's screen",
+                EXIT_TIMEOUT,
+            )
+        case _:
+            assert_never(stage)
+
+
+def explain_status(status: int) -> Explanation:
+    """Put a CTAP status of a phone into words; it must not be success."""
+    match status:
+        case Status.OPERATION_DENIED:
+            return Explanation(
+                "the request was declined on the phone", "try again if that was by mistake", EXIT_DECLINED
+            )
+        case Status.NO_CREDENTIALS:
+            return Explanation(
+                "the phone has no passkey for this site", "use another phone, or register this one", EXIT_NO_CREDENTIAL
+            )
+        case Status.CREDENTIAL_EXCLUDED:
+            return Explanation(
+                "the phone holds a passkey for this account already", "sign in with it instead", EXIT_ALREADY_REGISTERED
+            )
+        case Status.USER_ACTION_TIMEOUT | Status.ACTION_TIMEOUT:
+            return Explanation(
+                "nobody confirmed on the phone in time", "try again, and answer on the phone's screen", EXIT_TIMEOUT
+            )
+        case Status.NOT_ALLOWED:
+            return Explanation(
+                "the phone refuses this operation in this session", "start again with a new code", EXIT_DECLINED
+            )
+        case _:
+            return Explanation(
+                f"the phone answers with status 0x{status:02x}",
+                "try again; if it stays, this phone cannot do what was asked",
+                EXIT_PROTOCOL,
+            )
+
+
+def explain_sent_status(status: int) -> Explanation:
+    """The same statuses, told at the phone that sent them."""
+    match status:
+        case Status.OPERATION_DENIED:
+            return Explanation("you declined", "show a new code to try again", EXIT_DECLINED)
+        case Status.NO_CREDENTIALS:
+            return Explanation(
+                "there is no passkey for this site in the vault",
+                "choose another --vault, or register first",
+                EXIT_NO_CREDENTIAL,
+            )
+        case Status.CREDENTIAL_EXCLUDED:
+            return Explanation(
+                "the vault holds a passkey for this account already", "sign in with it instead", EXIT_ALREADY_REGISTERED
+            )
+        case Status.USER_ACTION_TIMEOUT:
+            return Explanation("nobody answered the question in time", "show a new code to try again", EXIT_TIMEOUT)
+        case Status.NOT_ALLOWED:
+            return Explanation(
+                "the computer asked for something else than its code announced",
+                "do not scan codes that you did not ask for",
+                EXIT_PROTOCOL,
+            )
+        case _:
+            return Explanation(
+                f"the request was refused with status 0x{status:02x}",
+                "the computer asked for what this phone cannot do",
+                EXIT_PROTOCOL,
+            )
+
+
+_QR_HINTS = {
+    QRProblem.NOT_FIDO: "scan the code that a sign-in page or hybrid get shows; it starts with FIDO:/",
+    QRProblem.DIGITS: "copy the whole code again: FIDO:/ and nothing but digits",
+    QRProblem.CBOR: "copy the whole code again: FIDO:/ and nothing but digits",
+    QRProblem.FIELD: "the program that shows this code makes it wrongly; update it",
+    QRProblem.KEY: "the program that shows this code makes it wrongly; update it",
+    QRProblem.NO_CHANNEL: "the computer asks for a channel that this phone does not have; update it",
+    QRProblem.UNKNOWN_RELAY: "use --service-id with a relay that the computer knows, 0 or 1",
+    QRProblem.USED: "codes are good for one try; let the computer show a new one",
+    QRProblem.NOT_FOUND: "take a sharper picture in which the whole code is visible",
+}
+
+_BLUETOOTH_HINTS = {
+    BluetoothProblem.OFF: "switch Bluetooth on and try again",
+    BluetoothProblem.DENIED: "allow this program to use Bluetooth, then try again",
+    BluetoothProblem.NO_SERVICE: "start the Bluetooth service: systemctl start bluetooth",
+    BluetoothProblem.NO_ADAPTER: "plug in a Bluetooth adapter, or name one with --adapter",
+    BluetoothProblem.NO_ADVERTISING: "use an adapter that can advertise, or end other programs that do",
+    BluetoothProblem.NOT_SUPPORTED: "this system cannot do it; advertising works on Linux",
+    BluetoothProblem.UNKNOWN: "switch Bluetooth off and on, then try again",
+}
+
+_TUNNEL_HINTS = {
+    TunnelProblem.UNREACHABLE: "check the network connection, or --relay",
+    TunnelProblem.CERTIFICATE: "somebody may be listening in; for a relay of your own give --relay-ca and --relay-name",
+    TunnelProblem.PROXY: "check the proxy settings of this machine",
+    TunnelProblem.STATUS: "start again with a new code",
+    TunnelProblem.REDIRECT: "check the network: something sends the connection elsewhere",
+    TunnelProblem.SUBPROTOCOL: "the server is no relay for passkeys; check --relay",
+    TunnelProblem.ROUTING_ID: "the server is no relay for passkeys; check --relay",
+    TunnelProblem.TEXT: "the server is no relay for passkeys; check --relay",
+    TunnelProblem.OVERSIZE: "start again with a new code",
+    TunnelProblem.LOST: "check the network on both devices, and start again with a new code",
+    TunnelProblem.GONE: "start again with a new code",
+}

@@ -1,0 +1,150 @@
+"""``hybrid phone``: be the phone for a code, with passkeys from a vault and a person who is asked first."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybrid.authenticator import PhoneTimeouts, Served, answer
+from hybrid.cli.messages import CtapFailure, Explanation, MissingExtra, UsageProblem, explain, explain_sent_status
+from hybrid.cli.running import run_politely
+from hybrid.cli.terminal import Screen
+from hybrid.errors import HybridError
+from hybrid.passkeys.consent import AlwaysApprove, Consent, LimitedConsent, NeverApprove, PinConsent
+from hybrid.passkeys.engine import PROMPT_TIMEOUT, SoftwareAuthenticator
+from hybrid.passkeys.vault import Vault, open_vault
+from hybrid.passkeys.vault_pin import VaultPin
+from hybrid.ports import Advertiser, TunnelService
+from hybrid.protocol.qr import QrInvitation
+
+APPROVALS = ("ask", "always", "never")
+_ENCRYPTED_SINCE = "0.2"
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneOptions:
+    """The command line of ``hybrid phone``."""
+
+    screen: Screen
+    code: str | None
+    qr_image: Path | None
+    vault: Path | None
+    vault_key: str
+    approve: str
+    service_id: int
+    adapter: str | None
+    relay: str | None
+    relay_name: str | None
+    relay_ca: Path | None
+    many: bool
+    user_timeout: float | None
+    timeouts: dict[str, float]
+
+
+def phone(options: PhoneOptions) -> int:
+    """Answer one code. Exit code 0 also for a client that left by itself."""
+    code = _code(options)
+    QrInvitation.parse(code)  # before anybody is asked anything
+    _check_vault_key(options.vault_key)
+    vault: Vault | None = None
+    terminal = None
+    if options.approve == "ask":
+        from hybrid.cli.consent import Terminal
+
+        terminal = Terminal()
+    try:
+        vault = open_vault(options.vault)
+        options.screen.warn("this vault is not encrypted: whoever reads the file can use its passkeys")
+        consent = _consent(options, vault, terminal)
+        authenticator = SoftwareAuthenticator(vault, consent, prompt_timeout=options.user_timeout or PROMPT_TIMEOUT)
+        return run_politely(_serve(options, code, authenticator), options.screen, _explain_phone)
+    finally:
+        if terminal is not None:
+            terminal.close()
+
+
+def _code(options: PhoneOptions) -> str:
+    if options.qr_image is not None:
+        return _read_image(options.qr_image)
+    if options.code == "-":
+        return sys.stdin.readline().strip()
+    assert options.code is not None
+    return options.code
+
+
+def _read_image(path: Path) -> str:
+    try:
+        from hybrid.adapters.qr_image import read_code
+    except ImportError:
+        raise MissingExtra("reading a code from a picture", "image") from None
+    try:
+        return read_code(path)
+    except OSError as error:
+        raise UsageProblem(f"the picture cannot be read: {error.strerror}", f"check the path {path}") from None
+
+
+def _check_vault_key(kind: str) -> None:
+    name = kind.partition(":")[0]
+    if name == "none":
+        return
+    if name in ("passphrase", "keyring", "file"):
+        raise UsageProblem(
+            f"a vault with a {name} key comes with version {_ENCRYPTED_SINCE}",
+            "use --vault-key none, which does not encrypt, with passkeys for tests",
+        )
+    raise UsageProblem("this is no kind of vault key", "choose passphrase, keyring, file:PATH or none with --vault-key")
+
+
+def _consent(options: PhoneOptions, vault: Vault, terminal: object) -> Consent:
+    match options.approve:
+        case "always":
+            options.screen.warn("every request is approved without asking anybody (--approve always)")
+            return AlwaysApprove()
+        case "never":
+            return NeverApprove()
+        case _:
+            from hybrid.cli.consent import Terminal, TerminalConsent
+
+            assert isinstance(terminal, Terminal)
+            person = TerminalConsent(terminal)
+            return LimitedConsent(PinConsent(person, person, VaultPin(vault)))
+
+
+async def _serve(options: PhoneOptions, code: str, authenticator: SoftwareAuthenticator) -> int:
+    served = Served()
+    try:
+        served = await answer(
+            code,
+            authenticator,
+            advertiser=_advertiser(options),
+            tunnels=_tunnels(options),
+            on_event=options.screen.on_event,
+            timeouts=PhoneTimeouts(**options.timeouts),
+            service_id=options.service_id,
+            many=options.many,
+        )
+    finally:
+        if not served.statuses:
+            authenticator.undelivered()
+    if authenticator.failure is not None:
+        raise authenticator.failure
+    if served.statuses and served.statuses[-1] != 0:
+        raise CtapFailure(served.statuses[-1])
+    return 0
+
+
+def _explain_phone(error: HybridError) -> Explanation:
+    return explain_sent_status(error.status) if isinstance(error, CtapFailure) else explain(error)
+
+
+def _advertiser(options: PhoneOptions) -> Advertiser:
+    from hybrid.adapters.bluez_advertiser import BluezAdvertiser
+
+    return BluezAdvertiser(options.adapter)
+
+
+def _tunnels(options: PhoneOptions) -> TunnelService:
+    from hybrid.adapters.websocket_tunnel import WebSocketTunnels
+
+    return WebSocketTunnels(relay=options.relay, relay_name=options.relay_name, relay_ca=options.relay_ca)

@@ -1,0 +1,242 @@
+"""The screen: the code, one line per event, the time that is left.
+
+Rules of this interface:
+
+- stdout has the result and nothing else; everything here goes to stderr.
+- On a terminal the code is a picture that is taken away once the phone was heard, and the last line shows how much time is
+  left. Without one: the code as one line, then a line per event, and no cursor tricks.
+- With ``--json-events`` stderr is one JSON object a line, and nothing else.
+- The code is a secret: it is shown, never logged.
+- Colours are set only to keep the code dark on light; ``NO_COLOR`` and ``--invert`` change that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from hybrid.cli.messages import Explanation, sentence_of
+from hybrid.errors import HybridError
+from hybrid.events import AdvertSeen, Event
+
+QUIET_ZONE = 4  # modules; ISO/IEC 18004 asks for four
+_ROOM_FOR_NEWS = 8  # lines
+_DARK_ON_LIGHT = "\x1b[30;107m"
+_RESET = "\x1b[0m"
+_WORD_BORDER = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+Matrix = list[list[bool]]
+
+
+def qr_matrix(text: str) -> Matrix:
+    """Modules of the QR code with its quiet zone, dark ones True."""
+    import qrcode
+
+    code = qrcode.QRCode(error_correction=qrcode.ERROR_CORRECT_L, border=QUIET_ZONE)
+    code.add_data(text)
+    code.make(fit=True)
+    return [[bool(module) for module in row] for row in code.get_matrix()]
+
+
+def half_blocks(matrix: Matrix, *, invert: bool = False, color: bool = True) -> list[str]:
+    """Lines of a terminal picture, two rows of modules each.
+
+    With `color`, black on white is set explicitly, which is right on every terminal. Without, light modules take the
+    terminal's foreground, which is right on dark screens; `invert` serves light ones.
+    """
+    ink_is_dark = color != invert
+    rows = [*matrix, [False] * len(matrix[0])] if len(matrix) % 2 else matrix
+    lines = []
+    for upper, lower in zip(rows[::2], rows[1::2], strict=True):
+        line = "".join(
+            " ▄▀█"[2 * (top == ink_is_dark) + (bottom == ink_is_dark)] for top, bottom in zip(upper, lower, strict=True)
+        )
+        lines.append(f"{_DARK_ON_LIGHT}{line}{_RESET}" if color else line)
+    return lines
+
+
+def save_qr(text: str, path: Path, *, invert: bool = False) -> None:
+    """Write the code as PNG or SVG, by the ending of `path`. Raises `OSError`, `ValueError` for another ending."""
+    matrix = [[module != invert for module in row] for row in qr_matrix(text)]
+    match path.suffix.lower():
+        case ".png":
+            import png
+
+            scale = 8
+            rows = [
+                [0 if module else 1 for module in row for _ in range(scale)] for row in matrix for _ in range(scale)
+            ]
+            with _private_file(path) as file:
+                png.Writer(width=len(rows[0]), height=len(rows), greyscale=True, bitdepth=1).write(file, rows)
+        case ".svg":
+            with _private_file(path) as file:
+                file.write(_svg(matrix).encode())
+        case _:
+            raise ValueError("the file name ends with neither .png nor .svg")
+
+
+def _private_file(path: Path) -> Any:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    return os.fdopen(descriptor, "wb")
+
+
+def _svg(matrix: Matrix) -> str:
+    size = len(matrix)
+    dark = "".join(f"M{x} {y}h1v1h-1z" for y, row in enumerate(matrix) for x, module in enumerate(row) if module)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" shape-rendering="crispEdges">'
+        f'<rect width="{size}" height="{size}" fill="#fff"/><path d="{dark}" fill="#000"/></svg>\n'
+    )
+
+
+def event_name(event: Event) -> str:
+    """Stable name of an event for programs: ``AdvertSeen`` is ``advert-seen``."""
+    return _WORD_BORDER.sub("-", type(event).__name__).lower()
+
+
+class Screen:
+    """stderr, for a person or a program. `program` is the word before every line."""
+
+    def __init__(self, *, json_events: bool = False, program: str = "hybrid", stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._json = json_events
+        self._program = program
+        self._tty = not json_events and self._stream.isatty()
+        self._code_lines = 0
+        self._lines_after_code = 0
+        self._countdown: _Countdown | None = None
+
+    # the code
+
+    def show_code(self, url: str, *, invert: bool = False, picture: bool = True) -> None:
+        """Put the code where the reader can take it from, before anything slow is loaded."""
+        if self._json:
+            self._write(json.dumps({"event": "invitation", "url": url}))
+        elif not self._tty:
+            self._write(url)
+        elif picture:
+            self._draw(url, invert)
+        self._stream.flush()
+
+    def _draw(self, url: str, invert: bool) -> None:
+        matrix = qr_matrix(url)
+        lines = half_blocks(matrix, invert=invert, color="NO_COLOR" not in os.environ)
+        columns, rows = shutil.get_terminal_size()
+        width = len(matrix[0])
+        if width > columns:
+            self.say(f"the code needs {width} columns and this terminal has {columns}: widen it, or use --qr-file")
+            self._write(url)
+            return
+        for line in lines:
+            self._write(line)
+        # What has scrolled away cannot be taken back.
+        self._code_lines = len(lines) if len(lines) + _ROOM_FOR_NEWS <= rows else 0
+        self._lines_after_code = 0
+        self.say("show this code to your phone; never scan one that somebody else sends you")
+
+    def _hide_code(self) -> None:
+        if self._code_lines:
+            self._stream.write(f"\x1b[{self._code_lines + self._lines_after_code}A\x1b[J")
+            self._code_lines = 0
+
+    # news
+
+    def on_event(self, event: Event) -> None:
+        """Show what happened."""
+        if self._json:
+            self._write(json.dumps({"event": event_name(event), **dataclasses.asdict(event)}))
+            return
+        sentence = sentence_of(event)
+        if sentence is None:
+            return
+        self._stop_countdown()
+        if isinstance(event, AdvertSeen):
+            self._hide_code()
+        seconds = getattr(event, "timeout", None)
+        if self._tty and seconds is not None:
+            self._countdown = _Countdown(self._show_status, f"{self._program}: {sentence}", seconds)
+        else:
+            self.say(sentence)
+
+    def say(self, sentence: str) -> None:
+        """One line for a person; programs that read JSON do not get it."""
+        if not self._json:
+            self._stop_countdown()
+            self._write(f"{self._program}: {sentence}")
+
+    def warn(self, sentence: str) -> None:
+        """A line that a person must not miss, and an event for programs."""
+        if self._json:
+            self._write(json.dumps({"event": "warning", "message": sentence}))
+        else:
+            self.say(f"warning: {sentence}")
+
+    def fail(self, error: HybridError, explanation: Explanation) -> None:
+        """Say what went wrong and what to do next."""
+        if self._json:
+            self._write(
+                json.dumps(
+                    {
+                        "event": "error",
+                        "identifier": error.identifier,
+                        "message": explanation.sentence,
+                        "hint": explanation.hint,
+                        "exit_code": explanation.exit_code,
+                    }
+                )
+            )
+            return
+        self.say(f"error: {explanation.sentence}")
+        self.say(f"hint: {explanation.hint}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._stop_countdown()
+        self._stream.flush()
+
+    # lines
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+        self._lines_after_code += 1
+
+    def _show_status(self, line: str) -> None:
+        self._stream.write(f"\r\x1b[K{line}")
+        self._stream.flush()
+
+    def _stop_countdown(self) -> None:
+        if self._countdown is not None:
+            self._show_status(self._countdown.text)
+            self._stream.write("\n")
+            self._lines_after_code += 1
+            self._countdown.stop()
+            self._countdown = None
+
+
+class _Countdown:
+    """Rewrites one line every second with the time that is left."""
+
+    def __init__(self, show: Callable[[str], None], text: str, seconds: float) -> None:
+        import asyncio
+
+        self.text = text
+        self._show = show
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + seconds
+        self._tick()
+
+    def _tick(self) -> None:
+        left = max(0, round(self._end - self._loop.time()))
+        self._show(f"{self.text}, {left} s left")
+        self._timer = self._loop.call_later(1, self._tick)
+
+    def stop(self) -> None:
+        self._timer.cancel()
