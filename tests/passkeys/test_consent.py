@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from passkeys_rig import PEER, AbsentPerson, Clock, Person
 
 from hybrid.passkeys.consent import (
     REFUSED,
@@ -28,6 +27,7 @@ from hybrid.passkeys.consent import (
     pin_problem,
     shown_rp_id,
 )
+from tests.passkeys.rig import PEER, AbsentPerson, Clock, Person
 
 PROMPT = Prompt(
     operation=Operation.CREATE,

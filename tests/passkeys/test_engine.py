@@ -15,7 +15,13 @@ from fido2.ctap2.base import AssertionResponse, AttestationResponse, Info
 from fido2.webauthn import AuthenticatorData
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from passkeys_rig import (
+
+from hybrid import cbor
+from hybrid.errors import VaultError, VaultProblem
+from hybrid.passkeys.consent import AlwaysApprove, Decision, NeverApprove, Operation
+from hybrid.passkeys.engine import AAGUID, SoftwareAuthenticator
+from hybrid.passkeys.store import Credential, CredentialState, MemoryStore
+from tests.passkeys.rig import (
     ABSENT,
     HASH,
     PEER,
@@ -32,12 +38,6 @@ from passkeys_rig import (
     sign_in_fields,
     user,
 )
-
-from hybrid import cbor
-from hybrid.errors import VaultError, VaultProblem
-from hybrid.passkeys.consent import AlwaysApprove, Decision, NeverApprove, Operation
-from hybrid.passkeys.engine import AAGUID, SoftwareAuthenticator
-from hybrid.passkeys.store import Credential, CredentialState, MemoryStore
 
 YES = Decision(True, verified=True)
 NO = Decision(False)

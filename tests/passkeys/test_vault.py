@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from passkeys_rig import PEER, create, phone, sign_in
 
 from hybrid import cbor
 from hybrid.errors import VaultError, VaultProblem
 from hybrid.passkeys import vault as vault_module
 from hybrid.passkeys.store import Credential, CredentialState, CredentialStore, MemoryStore
 from hybrid.passkeys.vault import MAGIC, default_vault_path, open_vault
+from tests.passkeys.rig import PEER, create, phone, sign_in
 
 
 def credential(number: int = 1, **changes: Any) -> Credential:
@@ -403,7 +403,7 @@ def test_two_processes_lose_nothing(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from test_vault import credential
+from tests.passkeys.test_vault import credential
 from hybrid.passkeys.vault import open_vault
 vault = open_vault(Path(sys.argv[1]))
 number = int(sys.argv[2])
@@ -419,7 +419,7 @@ def test_killed_writers_lose_nothing_they_confirmed(tmp_path: Path) -> None:
     path = tmp_path / "vault"
     open_vault(path)
     confirmed: set[int] = set()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     for round_ in range(4):
         command = [sys.executable, "-c", _WRITER, str(path), str(round_ * 1000)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as writer:

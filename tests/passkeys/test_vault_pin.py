@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from passkeys_rig import PEER, Clock, Person, create, phone, sign_in
 
 from hybrid.errors import VaultError, VaultProblem
 from hybrid.passkeys.consent import Decision, LimitedConsent, PinConsent, PinRequest
 from hybrid.passkeys.vault import Vault, open_vault
 from hybrid.passkeys.vault_pin import VaultPin
 from hybrid.ports import CtapBackend
+from tests.passkeys.rig import PEER, Clock, Person, create, phone, sign_in
 
 CHEAP = 16
 
