@@ -1,4 +1,4 @@
-"""``hybrid get``, ``create`` and ``info``: the client's side. The code is on the screen before anything slow is loaded."""
+"""``hybrid get``, ``create`` and ``info``: the client's side. The code is shown before anything slow is loaded."""
 
 from __future__ import annotations
 

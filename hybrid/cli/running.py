@@ -1,4 +1,4 @@
-"""Runs a command's coroutine: Ctrl-C and SIGTERM end it politely, failures become a sentence, a hint and an exit code."""
+"""Runs a command's coroutine: signals end it politely, failures become a sentence, a hint and an exit code."""
 
 from __future__ import annotations
 

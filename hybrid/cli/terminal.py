@@ -3,8 +3,8 @@
 Rules of this interface:
 
 - stdout has the result and nothing else; everything here goes to stderr.
-- On a terminal the code is a picture that is taken away once the phone was heard, and the last line shows how much time is
-  left. Without one: the code as one line, then a line per event, and no cursor tricks.
+- On a terminal the code is a picture that is taken away once the phone was heard, and the last line shows how much
+  time is left. Without one: the code as one line, then a line per event, and no cursor tricks.
 - With ``--json-events`` stderr is one JSON object a line, and nothing else.
 - The code is a secret: it is shown, never logged.
 - Colours are set only to keep the code dark on light; ``NO_COLOR`` and ``--invert`` change that.
