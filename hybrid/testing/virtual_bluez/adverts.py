@@ -134,9 +134,8 @@ def build(properties: Mapping[str, Any], behaviour: Behaviour) -> OnAir:
         raise RefusedAdvert("Failed to register advertisement")
     connectable = kind == "peripheral"
     discoverable = bool(properties.get("Discoverable"))
-    flags = GENERAL_DISCOVERABLE if discoverable else 0
     if discoverable or not connectable:
-        flags |= 0 if connectable else NO_BR_EDR
+        flags = NO_BR_EDR | (GENERAL_DISCOVERABLE if discoverable else 0)
         flagged = field(FLAGS, bytes((flags,))) + ad
         ad = flagged if len(flagged) <= LEGACY_SIZE else ad
     return OnAir(ad, connectable)
