@@ -92,7 +92,9 @@ prepare_apt() {
     echo "deb [signed-by=$keyring] $debian $SUITE main"
     [ -z "$security" ] || echo "deb [signed-by=$keyring] $security $SUITE-security main"
   } > "$work/apt/sources.list"
-  apt=(-o Dir::State="$work/apt" -o Dir::State::status="$work/apt/status" -o Dir::Cache="$work/apt/cache"
+  # this machine's own hooks are for its own packages
+  printf '#clear %s;\n' APT::Update::Post-Invoke APT::Update::Post-Invoke-Success > "$work/apt/hooks.conf"
+  apt=(-c "$work/apt/hooks.conf" -o Dir::State="$work/apt" -o Dir::State::status="$work/apt/status" -o Dir::Cache="$work/apt/cache"
     -o Dir::Etc::sourcelist="$work/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
     -o Dir::Etc::preferencesparts=/dev/null -o APT::Sandbox::User= -o APT::Get::List-Cleanup=0
     -o APT::Architecture=amd64 -o APT::Architectures=amd64 -o APT::Install-Recommends=false
@@ -229,12 +231,14 @@ if [ "$(cat "$BUILD/key" 2>/dev/null)" = "$wanted" ]; then
   exit 0
 fi
 
+rm -rf "$BUILD"/partial.*   # of a build that was killed
 work=$(mktemp -d "$BUILD/partial.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 root=$work/root kernel=$work/kernel
 prepare_apt
 download_packages
-say "downloaded $(find "$work/apt/cache/archives" -name '*.deb' | wc -l) packages and $kernel_package"
+say "downloaded $kernel_package and $(find "$work/apt/cache" -name '*.deb' | wc -l) packages," \
+  "$(du -cm "$work"/{apt/cache/archives,kernel-deb}/*.deb | tail -n1 | cut -f1) MB"
 unpack_packages
 make_initrd
 configure

@@ -42,7 +42,7 @@ case $controllers in dual | le-only) ;; *) usage ;; esac
 command -v qemu-system-x86_64 >/dev/null || { echo "vm: error: not installed: qemu-system-x86" >&2; exit 2; }
 [ -e "$BUILD/key" ] || { echo "vm: error: there is no VM in $BUILD" >&2; echo "vm: hint: SUITE=$SUITE hardware/vm/build.sh" >&2; exit 2; }
 
-[ -n "$out" ] || out=$(mktemp -d)
+[ -n "$out" ] || out=$(mktemp -dt fido-hybrid-vm.XXXXXX)
 rm -f "$out"/{exit-code,console.log}
 printf '%s\n' "$*" > "$out/command"
 {

@@ -34,7 +34,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 [ $# -eq 0 ] || shift
 keep=${out:+yes}
-[ -n "$out" ] || out=$(mktemp -d)
+[ -n "$out" ] || out=$(mktemp -dt fido-hybrid-vm.XXXXXX)
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
@@ -45,7 +45,9 @@ end_children() {
   local child
   for child in "${children[@]}"; do kill -- "-$child" 2>/dev/null || true; done
   wait
+  [ -n "$keep" ] || [ "$failed" -eq 1 ] || rm -rf "$out"
 }
+failed=0
 trap end_children EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
@@ -113,7 +115,6 @@ PY
   fi
 }
 
-failed=0
 if [ ${#suites[@]} -eq 1 ]; then
   run_suite "${suites[0]}" "$@" || failed=1
 else
@@ -123,9 +124,5 @@ else
   for suite in "${suites[@]}"; do start "$0" --suite "$suite" "${options[@]}" -- "$@"; done
   finish || failed=1
 fi
-if [ $failed -eq 1 ]; then
-  echo "vm: logs in $out" >&2
-elif [ -z "$keep" ]; then
-  rm -rf "$out"
-fi
+[ -n "$keep" ] || [ $failed -eq 0 ] || echo "vm: logs in $out" >&2
 exit $failed
