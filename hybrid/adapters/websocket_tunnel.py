@@ -347,9 +347,9 @@ class _Connection(ClientConnection):
 
 
 class _Factory:
-    """Makes the connection with the URL of the hop, whatever address it goes to, and keeps it for a look at errors.
+    """Makes the connection for the URL of the hop, whatever address it goes to, and keeps it for a look at errors.
 
-    `connection` is set once TCP, and the proxy's part if there is one, is done.
+    It offers our subprotocol and no extensions. `connection` is set once TCP is there, and the proxy's part done.
     """
 
     def __init__(self, hop: _Hop, origin: str) -> None:
@@ -390,7 +390,6 @@ async def _dial(hop: _Hop, context: ssl.SSLContext, origin: str, headers: dict[s
             proxy=proxy,
             additional_headers=headers,
             user_agent_header=None,
-            compression=None,
             # Browsers send no pings, relays may count them, and a slow person is silence: none are sent.
             ping_interval=None,
             open_timeout=None,
