@@ -161,6 +161,18 @@ def _mix_ephemeral(symmetric: SymmetricState, point: bytes, name: str) -> None:
     symmetric.mix_key(point, name)
 
 
+class _Steps:
+    """The steps of one side, each taken once and in order: what failed cannot be tried again on the same state."""
+
+    def __init__(self, *names: str) -> None:
+        self._left = list(names)
+
+    def take(self, name: str) -> None:
+        if self._left[:1] != [name]:
+            raise LocalProtocolError(f"{name} is not the next step of this handshake")
+        del self._left[0]
+
+
 def _split_message(message: bytes) -> tuple[PublicKey, bytes]:
     if len(message) != MESSAGE_SIZE:
         raise HandshakeFailed(f"a handshake message of {len(message)} bytes where {MESSAGE_SIZE} belong")
@@ -198,6 +210,7 @@ class Initiator:
                 self._peer_static = known = static
             case _:
                 raise LocalProtocolError("KNpsk0 takes our private key, NKpsk0 the peer's public key")
+        self._steps = _Steps("write_message_1", "read_message_2")
         self._symmetric = _start(pattern, prologue, psk, known, observer)
 
     def __repr__(self) -> str:
@@ -205,6 +218,7 @@ class Initiator:
 
     def write_message_1(self) -> bytes:
         """Give message 1, 81 bytes: ``-> psk, e`` and for NKpsk0 ``es``."""
+        self._steps.take("write_message_1")
         point = uncompressed(self._ephemeral.public_key())
         _mix_ephemeral(self._symmetric, point, "e_i")
         if self._peer_static is not None:
@@ -213,6 +227,7 @@ class Initiator:
 
     def read_message_2(self, message: bytes) -> TrafficKeys:
         """Take message 2, 81 bytes: ``<- e, ee`` and for KNpsk0 ``se``. Raises `HandshakeFailed`; no second try."""
+        self._steps.take("read_message_2")
         peer, tag = _split_message(message)
         _mix_ephemeral(self._symmetric, uncompressed(peer), "e_r")
         self._symmetric.mix_key(diffie_hellman(self._ephemeral, peer), "ee")
@@ -223,7 +238,7 @@ class Initiator:
 
 
 class Responder:
-    """The phone's side: `answer` takes message 1 and gives message 2 and the keys.
+    """The phone's side: `answer` takes message 1 and gives message 2 and the keys. It works once.
 
     `static`: KNpsk0 the client's static public key (from the QR code), NKpsk0 our own static private key.
     """
@@ -249,6 +264,7 @@ class Responder:
                 known = static.public_key()
             case _:
                 raise LocalProtocolError("KNpsk0 takes the peer's public key, NKpsk0 our private key")
+        self._steps = _Steps("answer")
         self._symmetric = _start(pattern, prologue, psk, known, observer)
 
     def __repr__(self) -> str:
@@ -256,6 +272,7 @@ class Responder:
 
     def answer(self, message: bytes) -> tuple[bytes, TrafficKeys]:
         """Check message 1 (81 bytes); give message 2 (81 bytes) and the traffic keys. Raises `HandshakeFailed`."""
+        self._steps.take("answer")
         peer, tag = _split_message(message)
         symmetric = self._symmetric
         _mix_ephemeral(symmetric, uncompressed(peer), "e_i")
