@@ -168,12 +168,16 @@ class _Run:
         self._machine.start()
         await self._act()
         while self._machine.state in (State.ADVERTISING, State.SERVING, State.BUSY):
-            if self._machine.state is State.SERVING and self.served.statuses and not self._many:
+            if self._machine.state is State.SERVING and self._is_served():
                 await self._await_goodbye()
                 return
             await self._progress.wait(self._has_news, self._machine.stage, self._limit())
             await self._act()
-        self._progress.check()
+        if not self._is_served():
+            self._progress.check()
+
+    def _is_served(self) -> bool:
+        return bool(self.served.statuses) and not self._many
 
     def _limit(self) -> float | None:
         match self._machine.state:
@@ -194,17 +198,17 @@ class _Run:
 
     async def aclose(self) -> None:
         """Take everything down, whatever state it is in."""
-        self._machine.fail()
-        try:
-            await stop(self._work)
-            await stop(self._reader)
-        finally:
-            try:
-                await self._air.aclose()
-            finally:
-                if self._channel is not None:
-                    await self._channel.aclose()
-                self._tell()
+        async with AsyncExitStack() as ending:  # from the last to the first, each whatever happens to the others
+            ending.callback(self._tell)
+            ending.push_async_callback(self._close_channel)
+            ending.push_async_callback(self._air.aclose)
+            ending.push_async_callback(stop, self._reader)
+            ending.push_async_callback(stop, self._work)
+            self._machine.fail()
+
+    async def _close_channel(self) -> None:
+        if self._channel is not None:
+            await self._channel.aclose()
 
     # wishes and news
 
@@ -217,21 +221,21 @@ class _Run:
                     channel = await in_time(self._tunnels.open(request), Stage.TUNNEL, self._timeouts.tunnel)
                     self._channel = MessageChannel(channel)
                     self._machine.tunnel_opened(channel.routing_id)
-                    self._reader = self._progress.spawn(self._read(self._channel))
+                    self._reader = self._progress.spawn(self._read, self._channel)
                     await self._act()
                 case Advertise(service_data):
-                    await self._air.enter_async_context(self._advertiser.advertise(service_data))
+                    advert = self._air.enter_async_context(self._advertiser.advertise(service_data))
+                    await in_time(advert, Stage.ADVERTISE, self._timeouts.advertise)
                     self._emit(Advertising(self._timeouts.advertise))
                 case StopAdvertising():
                     await self._air.aclose()
                 case Serve(request):
-                    self._work = self._progress.spawn(self._work_on(request))
+                    self._work = self._progress.spawn(self._work_on, request)
                 case Send(message):
                     if self._channel is not None:
                         await self._channel.send(message)
                 case CloseChannel():
-                    if self._channel is not None:
-                        await self._channel.aclose()
+                    await self._close_channel()
                 case _:
                     assert_never(action)
 

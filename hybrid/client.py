@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
@@ -17,7 +17,7 @@ from typing import assert_never
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hybrid.driving import MessageChannel, OnEvent, Progress, check_simulation, in_time, stop
-from hybrid.errors import HybridError, LinkGone, PeerClosed, PeerTimeout, Stage
+from hybrid.errors import HybridError, LinkGone, LocalProtocolError, PeerClosed, PeerTimeout, Stage
 from hybrid.events import Event, LinkForgotten, Proximity, RequestSent, Scanning
 from hybrid.invitation import Invitation
 from hybrid.ports import Channel, Scanner, TunnelService
@@ -207,6 +207,7 @@ class _Run:
         self._channel: MessageChannel | None = None
         self._scan: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._is_over = False
 
     # the ceremony
 
@@ -220,18 +221,21 @@ class _Run:
         self._tell()
 
     def _has_left(self, stage: Stage) -> bool:
-        return self.machine.stage is not stage
+        # The phone can be quick enough to have greeted before we begin to wait.
+        return self.machine.greeting is not None or self.machine.stage is not stage
 
     async def call(self, request: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109 handed on
+        if self._is_over:
+            raise LocalProtocolError("this session is over")
         self._progress.check()
         if self.machine.state is State.CLOSED:
             raise PeerClosed(Stage.REQUEST)
         seconds = self._timeouts.user if timeout is None else timeout
         self.machine.request(request)
-        await self._act()
-        self._emit(RequestSent(request[0], seconds))
         response: bytes | None = None
         try:
+            self._emit(RequestSent(request[0], seconds))  # first: the answer may overtake the end of `send`
+            await self._act()
             await self._progress.wait(self._is_answered, Stage.RESPONSE, seconds)
             response = self.machine.take_response()
         finally:
@@ -262,20 +266,24 @@ class _Run:
 
     async def aclose(self, *, wait: bool) -> None:
         """Say goodbye, give the phone a moment to close if `wait`, then close whatever is open."""
-        try:
+        self._is_over = True
+        async with AsyncExitStack() as ending:  # from the last to the first, each whatever happens to the others
+            ending.callback(self._tell)
+            ending.push_async_callback(self._close_channel)
+            ending.push_async_callback(stop, self._reader)
+            ending.push_async_callback(stop, self._scan)
+            ending.callback(self.machine.fail)
             await self._say_goodbye()
             if wait and self.machine.state is State.LINGERING:
                 with suppress(HybridError):
                     await self._progress.wait(self._is_closed, Stage.RESPONSE, self._timeouts.close)
-        finally:
-            self.machine.fail()
-            await stop(self._scan)
-            await stop(self._reader)
-            if self._channel is not None:
-                await self._channel.aclose()
-            self._tell()
+
+    async def _close_channel(self) -> None:
+        if self._channel is not None:
+            await self._channel.aclose()
 
     async def _say_goodbye(self) -> None:
+        self.machine.actions()  # void: what a session that ends wished for, such as a tunnel
         self.machine.finish()
         with suppress(HybridError, TimeoutError):
             async with asyncio.timeout(self._timeouts.close):
@@ -289,21 +297,20 @@ class _Run:
             match action:
                 case Scan():
                     self._emit(Scanning(self._timeouts.scan))
-                    self._scan = self._progress.spawn(self._listen())
+                    self._scan = self._progress.spawn(self._listen)
                 case StopScan():
                     await stop(self._scan)
                 case OpenTunnel(request):
                     channel = await self._open(request)
                     self._channel = MessageChannel(channel)
                     self.machine.tunnel_opened(signals=channel.signals)
-                    self._reader = self._progress.spawn(self._read(self._channel))
+                    self._reader = self._progress.spawn(self._read, self._channel)
                     await self._act()
                 case Send(message):
                     if self._channel is not None:
                         await self._channel.send(message)
                 case CloseTunnel():
-                    if self._channel is not None:
-                        await self._channel.aclose()
+                    await self._close_channel()
                 case _:
                     assert_never(action)
 

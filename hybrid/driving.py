@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from hybrid.errors import LocalProtocolError, PeerTimeout, Stage
 from hybrid.events import Event, Proximity
@@ -13,6 +13,8 @@ from hybrid.protocol.frames import STREAM_END, Opener, StreamReader
 
 OnEvent = Callable[[Event], None]
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
+_Work = Callable[_P, Coroutine[Any, Any, None]]
 
 
 class EventStream:
@@ -75,14 +77,17 @@ class Progress:
             self._failure = error
         self._wake.set()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: _Work[_P], *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Task[None]:
         """Run beside the waiting task; whatever it raises fails the wait."""
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._ended)
-        return task
+        return asyncio.create_task(self._report(work, *args, **kwargs))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+    async def _report(self, work: _Work[_P], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        # The failure must be known before anybody else runs again: who waits may be on the way to wake up already.
+        try:
+            await work(*args, **kwargs)
+        except (Exception, asyncio.CancelledError) as error:  # a border: it is raised again where the caller waits
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise
             self.failed(error)
 
     def check(self) -> None:
@@ -115,11 +120,27 @@ async def in_time(awaitable: Awaitable[_T], stage: Stage, seconds: float) -> _T:
         raise PeerTimeout(stage, seconds) from None
 
 
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def stop(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task and wait until it is gone; what it raised was reported through `Progress`."""
-    if task is not None and not task.done():
-        task.cancel()
-        await asyncio.wait([task])
+    """Cancel a task and wait until it is gone; what it raised was reported through `Progress`.
+
+    Cancelled meanwhile, this still waits: nobody's task outlives the session.
+    """
+    if task is None or task.done():
+        return
+    task.cancel()
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def check_simulation(proximity: Proximity, tunnels: TunnelService) -> None:

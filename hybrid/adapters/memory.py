@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from hybrid.errors import LinkGone, TunnelError, TunnelProblem
 from hybrid.events import Proximity
 from hybrid.ports import Advert
 from hybrid.protocol.frames import STREAM_END
-from hybrid.protocol.tunnel import Connect, Contact, New, TunnelRequest
+from hybrid.protocol.tunnel import SIGNAL_MESSAGE, Connect, Contact, New, TunnelRequest
 
 _ROUTING_ID = b"\x00\x00\x01"
 
@@ -47,13 +47,13 @@ class MemoryAir:
             queue.put_nowait(Advert(service_data))
         self._listeners.append(queue)
 
-        async def heard() -> AsyncIterator[Advert]:
+        async def heard() -> AsyncGenerator[Advert, None]:
             while True:
                 yield await queue.get()
 
-        adverts = heard()
         try:
-            yield adverts
+            async with aclosing(heard()) as adverts:
+                yield adverts
         finally:
             self._listeners.remove(queue)
 
@@ -70,11 +70,10 @@ class MemoryAir:
 class MemoryChannel:
     """One end of a pair. Unbounded ends hand the bytes on in odd pieces, as a stream socket may."""
 
-    signals = False
-
-    def __init__(self, *, bounded: bool = True, routing_id: bytes | None = None) -> None:
+    def __init__(self, *, bounded: bool = True, routing_id: bytes | None = None, signals: bool = False) -> None:
         self.bounded = bounded
         self.routing_id = routing_id
+        self.signals = signals
         self.closed = False
         self._peer: MemoryChannel | None = None
         self._waiting: list[bytes | None] = []
@@ -83,6 +82,9 @@ class MemoryChannel:
     def join(self, peer: MemoryChannel) -> None:
         """Make a pair; what was sent before is handed over in order."""
         self._peer, peer._peer = peer, self
+        for end in (self, peer):
+            if end.signals:
+                end._inbox.put_nowait(SIGNAL_MESSAGE)
         for sender, receiver in ((self, peer), (peer, self)):
             for message in sender._waiting:
                 receiver._inbox.put_nowait(message)
@@ -107,22 +109,28 @@ class MemoryChannel:
             self._peer._inbox.put_nowait(message)
 
     async def receive(self) -> bytes | None:
-        return await self._inbox.get()
+        message = await self._inbox.get()
+        if message is None:
+            self._inbox.put_nowait(None)  # the end stays the end
+        return message
 
     async def aclose(self) -> None:
         if not self.closed:
             self.closed = True
             self._put(None)
+            self._inbox.put_nowait(None)  # for a task that waits at this end
 
 
 @dataclass
 class MemoryTunnels:
     """A relay in this process. `bounded` False makes the channels streams, as L2CAP would.
 
-    `gone`: contact IDs that answer 410; `opened`: every channel given out, for tests.
+    `signals`: tell a client when the phone that it contacted joins; `gone`: contact IDs that answer 410;
+    `opened`: every channel given out, for tests.
     """
 
     bounded: bool = True
+    signals: bool = False
     gone: set[bytes] = field(default_factory=set)
     opened: list[MemoryChannel] = field(default_factory=list)
     _waiting: dict[bytes, MemoryChannel] = field(default_factory=dict)
@@ -133,11 +141,11 @@ class MemoryTunnels:
     async def open(self, request: TunnelRequest) -> MemoryChannel:
         match request.target:
             case New(tunnel_id):
-                return self._create(tunnel_id, _ROUTING_ID)
+                return self._create(tunnel_id, MemoryChannel(bounded=self.bounded, routing_id=_ROUTING_ID))
             case Connect(_, tunnel_id):
                 channel = MemoryChannel(bounded=self.bounded)
                 waiting = self._waiting.pop(tunnel_id, None)
-                if waiting is None:
+                if waiting is None or waiting.closed:
                     raise TunnelError(
                         "there is no such tunnel", host=request.domain, reason=TunnelProblem.STATUS, status=404
                     )
@@ -149,12 +157,13 @@ class MemoryTunnels:
                     raise LinkGone(request.domain)
                 tunnel_id = len(self.opened).to_bytes(16, "big")
                 self._contacts.put_nowait((contact_id, request.client_payload or "", tunnel_id))
-                return self._create(tunnel_id, None)
+                return self._create(
+                    tunnel_id, MemoryChannel(bounded=self.bounded, signals=self.signals and request.signal)
+                )
 
-    def _create(self, tunnel_id: bytes, routing_id: bytes | None) -> MemoryChannel:
-        if tunnel_id in self._waiting:
+    def _create(self, tunnel_id: bytes, channel: MemoryChannel) -> MemoryChannel:
+        if tunnel_id in self._waiting and not self._waiting[tunnel_id].closed:
             raise TunnelError("this tunnel exists already", host="memory", reason=TunnelProblem.STATUS, status=409)
-        channel = MemoryChannel(bounded=self.bounded, routing_id=routing_id)
         self._waiting[tunnel_id] = channel
         self.opened.append(channel)
         return channel
