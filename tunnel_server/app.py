@@ -8,6 +8,7 @@ beyond one socket buffer. No log line holds an id, an address or a payload.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http
 import itertools
 import logging
@@ -164,7 +165,8 @@ class _Connection(asyncio.Protocol):
     async def _start_tls(self, raw: asyncio.Transport) -> None:
         assert self._server.ssl_context is not None
         limits = self._server.limits
-        try:
+        transport = None
+        with contextlib.suppress(OSError):  # also ssl.SSLError; the other side knows better what went wrong
             transport = await asyncio.get_running_loop().start_tls(
                 raw,
                 self,
@@ -173,14 +175,11 @@ class _Connection(asyncio.Protocol):
                 ssl_handshake_timeout=limits.head,
                 ssl_shutdown_timeout=limits.linger,
             )
-        except OSError:  # also ssl.SSLError and a time-out; the other side knows better than we what went wrong
+        self._starting_tls = None
+        if transport is None:
             logger.debug("a TLS handshake failed")
             raw.abort()
-            return
-        finally:
-            self._starting_tls = None
-        if transport is None:
-            raw.abort()
+            self.connection_lost(None)  # asyncio tells a protocol of no loss before the handshake is over
             return
         self._transport = transport
         transport.set_write_buffer_limits(_WRITE_BUFFER)

@@ -385,7 +385,6 @@ class Relay:
         del self._tunnels[tunnel.tunnel_id]
         for timer in (self._pending, self._idle, self._lifetime):
             timer.stop(tunnel)
-        tunnel.early = []
         actions: list[Action] = []
         for connection in (tunnel.owner, tunnel.guest):
             if connection is not None:

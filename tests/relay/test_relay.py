@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybrid.protocol.tunnel import Connect, Contact, New, Target
@@ -377,7 +377,7 @@ def test_messages_are_not_in_repr() -> None:
 
 SMALL = Limits(
     message=8,
-    messages=6,
+    messages=4,
     total=20,
     early_messages=3,
     early_bytes=12,
@@ -386,10 +386,16 @@ SMALL = Limits(
     lifetime=12.0,
     head=2.0,
     linger=2.0,
-    connections=6,
+    connections=10,
     per_address=3,
 )
 IDS = [bytes([number] * 16) for number in range(2)]
+TARGETS: list[Target] = [
+    *(New(tunnel_id) for tunnel_id in IDS),
+    *[Connect(ROUTING_ID, tunnel_id) for tunnel_id in IDS] * 2,
+    Connect(bytes(3), IDS[0]),
+    Contact(b"c"),
+]
 
 
 @dataclass
@@ -457,25 +463,28 @@ class World:
         assert deadline is None or deadline > self.time
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_sequence_of_facts(data: st.DataObject) -> None:
     world = World()
     relay = world.relay
-    targets: list[Target] = [Contact(b"c"), *(Connect(bytes(3), tunnel_id) for tunnel_id in IDS)]
-    targets += [New(tunnel_id) for tunnel_id in IDS] * 2
-    targets += [Connect(ROUTING_ID, tunnel_id) for tunnel_id in IDS] * 3
-    facts = ["arrive", "ask", "ask", "message", "message", "message", "left", "vanished", "broke", "gone", "time"]
+    facts = ["come", "message"] * 4 + ["arrive", "ask", "left", "vanished", "broke", "gone", "time"]
     facts += ["turned away", "drain"]
     for _ in range(data.draw(st.integers(0, 60))):
         fact = data.draw(st.sampled_from(facts))
-        connection = data.draw(st.sampled_from(sorted(world.open))) if world.open else 0
-        if fact == "arrive" or (not world.open and fact != "drain"):
+        live = sorted(world.seated - world.ended) or sorted(world.open)
+        among = live if fact == "message" else sorted(world.open)
+        connection = data.draw(st.sampled_from(among)) if among else 0
+        if fact in {"arrive", "come"} or (not world.open and fact != "drain"):
             world.arrived += 1
             world.open.add(world.arrived)
-            group = data.draw(st.sampled_from([None, "a", "b"]))
+            group = data.draw(st.sampled_from([None, None, "a"]))
             world.apply(relay.arrived(world.arrived, group, world.time))
+            if fact == "come":
+                world.asked[world.arrived] = data.draw(st.sampled_from(TARGETS))
+                world.apply(relay.asked(world.arrived, world.asked[world.arrived], world.time))
         elif fact == "ask":
-            target = data.draw(st.sampled_from(targets))
+            target = data.draw(st.sampled_from(TARGETS))
             if connection not in world.asked:
                 world.asked[connection] = target
             world.apply(relay.asked(connection, target, world.time))
