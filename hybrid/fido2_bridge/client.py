@@ -43,12 +43,7 @@ from hybrid.fido2_bridge.ceremony import (
 )
 from hybrid.fido2_bridge.device import CtapSession, HybridCtapDevice
 from hybrid.fido2_bridge.extensions import assertion_extensions, registration_extensions
-from hybrid.fido2_bridge.options import (
-    AssertionOptions,
-    RegistrationOptions,
-    read_assertion_options,
-    read_registration_options,
-)
+from hybrid.fido2_bridge.options import read_assertion_options, read_registration_options
 from hybrid.fido2_bridge.rp_id import check_rp_id, parse_origin
 
 _Options = PublicKeyCredentialCreationOptions | PublicKeyCredentialRequestOptions
@@ -91,7 +86,6 @@ class HybridWebAuthnClient(WebAuthnClient):
     def make_credential(
         self, options: PublicKeyCredentialCreationOptions, event: Event | None = None
     ) -> RegistrationResponse:
-        options = _fido2_options(PublicKeyCredentialCreationOptions, options)
         plan = self._registration_plan(options)
         request = plan.request(self._device.get_info)
         answer = self._device.exchange(request.message, event=event, timeout=plan.options.timeout)
@@ -109,20 +103,19 @@ class HybridWebAuthnClient(WebAuthnClient):
     def get_assertion(
         self, options: PublicKeyCredentialRequestOptions, event: Event | None = None
     ) -> AssertionSelection:
-        options = _fido2_options(PublicKeyCredentialRequestOptions, options)
         plan = self._assertion_plan(options)
         request = plan.request(self._device.get_info)
         answer = self._device.exchange(request.message, event=event, timeout=plan.options.timeout)
         return _selection(request.result(answer))
 
     def _registration_plan(self, options: PublicKeyCredentialCreationOptions) -> RegistrationPlan:
-        own: RegistrationOptions = read_registration_options(options)
-        client_data, rp_id = self._collect(options)
+        own = read_registration_options(_mapping(options))
+        client_data, rp_id = self._collect(_fido2_options(PublicKeyCredentialCreationOptions, options))
         return RegistrationPlan(own, rp_id, client_data, registration_extensions(own))
 
     def _assertion_plan(self, options: PublicKeyCredentialRequestOptions) -> AssertionPlan:
-        own: AssertionOptions = read_assertion_options(options)
-        client_data, rp_id = self._collect(options)
+        own = read_assertion_options(_mapping(options))
+        client_data, rp_id = self._collect(_fido2_options(PublicKeyCredentialRequestOptions, options))
         return AssertionPlan(own, rp_id, client_data, assertion_extensions(own))
 
     def _collect(self, options: _Options) -> tuple[bytes, str]:
@@ -131,12 +124,19 @@ class HybridWebAuthnClient(WebAuthnClient):
         return bytes(client_data), check_rp_id(rp_id, client_data.origin)
 
 
+def _mapping(options: object) -> Mapping[str, Any]:
+    """Take python-fido2's options, which are mappings, or a mapping of the same members, as its own client does."""
+    if not isinstance(options, Mapping):
+        raise RequestRefused("the options are no mapping", RefusalReason.OPTIONS)
+    return options
+
+
 def _fido2_options(kind: type[_Type], options: _Type | Mapping[str, Any]) -> _Type:
-    """Take python-fido2's options or a mapping of the same members, as its own client does."""
+    """Give what a collector wants; members that were read strictly before cannot surprise it."""
     try:
         return kind.from_dict(options)
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise RequestRefused("the options cannot be read", RefusalReason.OPTIONS) from None
+        raise RequestRefused("python-fido2 cannot read the options", RefusalReason.OPTIONS) from None
 
 
 def _selection(result: Assertion) -> AssertionSelection:
