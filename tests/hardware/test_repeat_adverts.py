@@ -33,6 +33,7 @@ class Kernel:
         self.hci.setblocking(False)
 
     def commands(self, *packets: bytes) -> None:
+        """Send all, then let them be read."""
         for packet in packets:
             self.hci.send(packet)
         self.controller.listen()
@@ -98,6 +99,13 @@ def test_an_advert_taken_down_while_it_was_repeated_is_taken_down_again(kernel: 
     kernel.repeated()
     kernel.commands(extended(False, 1))  # may have been carried out before our "off, on"
     assert kernel.sent() == [extended(False, 1)]
+
+
+def test_an_advert_that_only_changes_is_left_on(kernel: Kernel) -> None:
+    kernel.commands(LEGACY_ON)
+    kernel.repeated()
+    kernel.commands(LEGACY_OFF, LEGACY_ON)
+    assert kernel.sent() == []
 
 
 def test_an_adapter_without_power_has_no_adverts(kernel: Kernel) -> None:

@@ -42,18 +42,20 @@ class Controller:
 
     def listen(self) -> None:
         """Take in every command that waits to be read."""
-        while True:
-            try:
-                packet = self.hci.recv(300)
-            except BlockingIOError:
-                return
-            before = set(self.on)
+        before = set(self.on)
+        while (packet := self.next_command()) is not None:
             (opcode,) = struct.unpack_from("<xH", packet)
             self.heard(opcode, packet[4:])
-            # The kernel's "off" and our "off, on" may have crossed: then ours came last, and is taken back.
-            if time.monotonic() - self.repeated < PERIOD / 2:
-                for handle in before - self.on:
-                    self.enable(handle, False)
+        # The kernel's "off" and our "off, on" may have crossed: then ours came last, and is taken back.
+        if time.monotonic() - self.repeated < PERIOD / 2:
+            for handle in before - self.on:
+                self.enable(handle, False)
+
+    def next_command(self) -> bytes | None:
+        try:
+            return self.hci.recv(300)
+        except BlockingIOError:
+            return None
 
     def heard(self, opcode: int, parameters: bytes) -> None:
         if opcode in (RESET, CLEAR_SETS):
