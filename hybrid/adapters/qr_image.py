@@ -30,7 +30,10 @@ def read_code(path: Path) -> str:
         if isinstance(error, InvalidQR):
             raise
         raise InvalidQR("the file is not a picture", QRProblem.NOT_FOUND) from None
-    texts = {found.text for found in zxingcpp.read_barcodes(grey, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))}
+    texts = {
+        found.text
+        for found in zxingcpp.read_barcodes(grey, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))
+    }
     if not texts:
         raise InvalidQR("there is no QR code in the picture", QRProblem.NOT_FOUND)
     codes = [text for text in texts if text[: len(SCHEME)].upper() == SCHEME]

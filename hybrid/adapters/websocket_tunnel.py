@@ -38,7 +38,8 @@ from websockets.protocol import Event, State
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
-from hybrid.errors import LinkGone, LocalProtocolError, RemoteProtocolError, TunnelError, TunnelProblem
+from hybrid.adapters.relay_address import check_name, is_host, is_ip_address, parse_address
+from hybrid.errors import LinkGone, RemoteProtocolError, TunnelError, TunnelProblem
 from hybrid.protocol.tunnel import (
     MAX_MESSAGE_SIZE,
     MAX_REDIRECTS,
@@ -62,24 +63,7 @@ _PORT = 443
 _CLOSE_SECONDS = 1.0  # what a peer that never answers our close can cost
 _NEXT_ADDRESS_SECONDS = 2.0  # patience with one address while others are left: a dead IPv6 route is common
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_HOST_NAME = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE)
-_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^\[\]:]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 _VISIBLE = re.compile(r"[!-~]+", re.ASCII)
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``; an IPv6 address is in brackets.
-
-    Raises:
-        LocalProtocolError: anything else.
-    """
-    match = _ADDRESS.fullmatch(text)
-    if match and 0 < int(match["port"]) <= 0xFFFF:
-        if match["ipv6"] is not None and ":" in match["ipv6"] and _is_ip_address(match["ipv6"]):
-            return match["ipv6"], int(match["port"])
-        if match["host"] is not None and _HOST_NAME.fullmatch(match["host"]):
-            return match["host"], int(match["port"])
-    raise LocalProtocolError("a relay address is HOST:PORT, with an IPv6 address in brackets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +120,8 @@ class WebSocketTunnels:
         relay_name: str | None = None,
         relay_ca: str | os.PathLike[str] | None = None,
     ) -> None:
-        if relay_name is not None and not (_HOST_NAME.fullmatch(relay_name) or _is_ip_address(relay_name)):
-            raise LocalProtocolError("a relay name is a host name or an IP address")
+        if relay_name is not None:
+            check_name(relay_name)
         self._address = None if relay is None else parse_address(relay)
         self._name = relay_name
         self._ca = relay_ca
@@ -216,7 +200,7 @@ class WebSocketTunnels:
             fail("to a place without TLS")
         if target.username is not None or target.password is not None:
             fail("to an address with a password in it")
-        if port == 0 or not (_HOST_NAME.fullmatch(name) or _is_ip_address(name)):
+        if port == 0 or not is_host(name):
             fail("to an address that is none")
         resource = (target.path or "/") + (f"?{target.query}" if target.query else "")
         first = self._first_hop(request)
@@ -506,16 +490,8 @@ def _accept(connection: _Connection, request: TunnelRequest, host: str) -> WebSo
     return WebSocketChannel(connection, host, routing_id=routing_id, signals=signals)
 
 
-def _is_ip_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_loopback(host: str) -> bool:
-    return host.lower() == "localhost" or (_is_ip_address(host) and ipaddress.ip_address(host).is_loopback)
+    return host.lower() == "localhost" or (is_ip_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _bracketed(host: str) -> str:

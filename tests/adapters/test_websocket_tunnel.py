@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hybrid.adapters import websocket_tunnel
-from hybrid.adapters.websocket_tunnel import WebSocketTunnels, parse_address
+from hybrid.adapters.relay_address import parse_address
+from hybrid.adapters.websocket_tunnel import WebSocketTunnels
 from hybrid.errors import LinkGone, LocalProtocolError, TunnelError, TunnelProblem
 from hybrid.ports import Channel, TunnelService
 from hybrid.protocol.tunnel import Contact, TunnelRequest
