@@ -8,8 +8,8 @@ The ceremony in order, with the file that knows each step (CTAP 2.3 §11.5.1, "h
 3. The phone broadcasts 20 bytes over Bluetooth (`eid`): a nonce, the routing ID and the relay's number, sealed with a
    key from the secret. Whoever hears them is near: that is the whole proof of nearness.
 4. The client opens the advert by trial, learns where to meet, and joins the tunnel.
-5. Both run a Noise handshake (`noise`, set up by `handshake`), keyed with the secret *and* the advert: a client that did
-   not hear the phone cannot complete it.
+5. Both run a Noise handshake (`noise`, set up by `handshake`), keyed with the secret *and* the advert: a client that
+   did not hear the phone cannot complete it.
 6. The phone introduces itself in the first encrypted message (`ctap`), and may hand over linking information
    (`linking`) in an update, at any time from then on.
 7. The client sends one CTAP request, the phone answers, the client says that it is done (`frames`), and both close.

@@ -154,7 +154,13 @@ class QrInvitation:
         return service_id < known
 
     def to_cbor(self) -> bytes:
-        """Canonical CBOR map. Members that are None are left out."""
+        """Canonical CBOR map. Members that are None are left out.
+
+        Raises:
+            LocalProtocolError: it offers no channel, which readers would take for the tunnel.
+        """
+        if not self.transports:
+            raise LocalProtocolError("an invitation offers at least one channel")
         fields: dict[int, Any] = {
             _KEY_PUBLIC_KEY: compressed(self.public_key),
             _KEY_SECRET: self.secret,
