@@ -272,6 +272,8 @@ class _Run:
             ending.push_async_callback(self._close_channel)
             ending.push_async_callback(stop, self._reader)
             ending.push_async_callback(stop, self._scan)
+            # A call may be open in another task, e.g. one that a worker thread waits for.
+            ending.callback(self._progress.failed, LocalProtocolError("this session is over"))
             ending.callback(self.machine.fail)
             await self._say_goodbye()
             if wait and self.machine.state is State.LINGERING:
