@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from ceremony_rig import Place
 
 from hybrid.adapters.memory import MemoryTunnels
+from tests.ceremony.rig import Place
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import dataclass
 
 import pytest
-from ceremony_rig import GET_INFO, REQUEST, RESPONSE, Backend, Place, classes_in
 
 import hybrid
 from hybrid.errors import HybridError, Stage
 from hybrid.testing.peers import clients
+from tests.ceremony.rig import GET_INFO, REQUEST, RESPONSE, Backend, Place, classes_in
 
 TINY = 0.02
 
@@ -114,7 +114,7 @@ SERVED: dict[type[clients.Client], tuple[list[bytes], list[int]]] = {
 }
 
 
-@pytest.mark.parametrize("client_type", SERVED, ids=lambda client: client.__name__)
+@pytest.mark.parametrize("client_type", SERVED, ids=str)
 async def test_served(either_place: Place, client_type: type[clients.Client]) -> None:
     invitation = hybrid.invite()
     answers, statuses = SERVED[client_type]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from ceremony_rig import REQUEST, Place, ask, classes_in, until
 
 import hybrid
 from hybrid.errors import HybridError, Stage
 from hybrid.testing.peers import phones
+from tests.ceremony.rig import REQUEST, Place, ask, classes_in, until
 
 TINY = 0.02
 
@@ -158,7 +158,7 @@ ACCEPTED: set[type[phones.Phone]] = {
 }
 
 
-@pytest.mark.parametrize("phone_type", sorted({phones.Phone, *ACCEPTED}, key=lambda phone: phone.__name__))
+@pytest.mark.parametrize("phone_type", sorted({phones.Phone, *ACCEPTED}, key=str))
 async def test_accepted(either_place: Place, phone_type: type[phones.Phone]) -> None:
     invitation = hybrid.invite()
     phone = phone_type()

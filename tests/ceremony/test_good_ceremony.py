@@ -7,7 +7,6 @@ import dataclasses
 import time
 
 import pytest
-from ceremony_rig import GET_INFO, REQUEST, RESPONSE, Backend, Place, SlowAir, SlowTunnels, ask, until
 
 import hybrid
 from hybrid.adapters.memory import MemoryTunnels
@@ -16,6 +15,7 @@ from hybrid.events import Proximity
 from hybrid.protocol.ctap import Status
 from hybrid.protocol.qr import Transport
 from hybrid.testing.peers import clients, relays
+from tests.ceremony.rig import GET_INFO, REQUEST, RESPONSE, Backend, Place, SlowAir, SlowTunnels, ask, until
 
 CLIENT_EVENTS = [
     hybrid.Scanning,
