@@ -6,14 +6,17 @@ import json
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybrid.cli.files import check_relay, reason
 from hybrid.cli.messages import CtapFailure, UsageProblem
 from hybrid.cli.terminal import Screen, save_qr
 from hybrid.events import Proximity
 from hybrid.invitation import Invitation, invite
+from hybrid.protocol.ctap import Status
 from hybrid.protocol.qr import Hint
 
 if TYPE_CHECKING:
@@ -41,14 +44,6 @@ class LaptopOptions:
     timeouts: dict[str, float]
 
 
-def read_text_file(path: str, what: str) -> bytes:
-    """Bytes of a file, or of standard input for ``-``. Raises `UsageProblem`."""
-    try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise UsageProblem(f"the {what} cannot be read: {error.strerror}", f"check the path {path}") from None
-
-
 def get(
     options: LaptopOptions, rp_id: str, origin: str | None, options_json: bytes | None, public_key: bytes | None
 ) -> int:
@@ -64,8 +59,7 @@ def get(
     async def ceremony(session: Session) -> dict[str, Any]:
         request = plan.request(session.get_info)
         answer = await session.call(request.message)
-        if answer[0]:
-            raise CtapFailure(answer[0])
+        _check_status(answer)
         return request.result(answer, public_key=key).to_json()
 
     return _run(options, Hint.GET_ASSERTION, ceremony, wanted.timeout)
@@ -88,8 +82,7 @@ def create(options: LaptopOptions, rp_id: str, user: str | None, origin: str | N
     async def ceremony(session: Session) -> dict[str, Any]:
         request = plan.request(session.get_info)
         answer = await session.call(request.message)
-        if answer[0]:
-            raise CtapFailure(answer[0])
+        _check_status(answer)
         return request.result(answer).to_json()
 
     return _run(options, Hint.MAKE_CREDENTIAL, ceremony, wanted.timeout)
@@ -106,11 +99,17 @@ def info(options: LaptopOptions) -> int:
     return _run(options, Hint.GET_ASSERTION, ceremony, None)
 
 
+def _check_status(answer: bytes) -> None:
+    if answer and answer[0] != Status.OK:
+        raise CtapFailure(answer[0])
+
+
 def _run(options: LaptopOptions, hint: Hint, ceremony: Ceremony, user_timeout: float | None) -> int:
+    check_relay(options.relay, options.relay_name, options.relay_ca)
     invitation = invite(hint)
-    options.screen.show_code(invitation.url, invert=options.invert, picture=not options.no_qr)
     if options.qr_file is not None:
         _save(invitation, options)
+    options.screen.show_code(invitation.url, invert=options.invert, picture=not options.no_qr)
 
     from hybrid.cli.running import run_politely
     from hybrid.client import ClientTimeouts
@@ -128,7 +127,7 @@ def _save(invitation: Invitation, options: LaptopOptions) -> None:
     except ValueError as error:
         raise UsageProblem(str(error), "name the file code.png or code.svg") from None
     except OSError as error:
-        raise UsageProblem(f"the picture cannot be written: {error.strerror}", "check --qr-file") from None
+        raise UsageProblem(f"the picture cannot be written: {reason(error)}", "check --qr-file") from None
 
 
 async def _meet(options: LaptopOptions, invitation: Invitation, ceremony: Ceremony, timeouts: ClientTimeouts) -> int:
@@ -149,9 +148,16 @@ async def _meet(options: LaptopOptions, invitation: Invitation, ceremony: Ceremo
 
 
 def print_result(document: dict[str, Any]) -> None:
-    """One JSON document on stdout, at once."""
-    sys.stdout.write(json.dumps(document, indent=2 if sys.stdout.isatty() else None) + "\n")
-    sys.stdout.flush()
+    """One JSON document on stdout, at once. Raises `UsageProblem`."""
+    try:
+        sys.stdout.write(json.dumps(document, indent=2 if sys.stdout.isatty() else None) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError):
+            sys.stdout.close()  # or it would complain again at the end
+        raise UsageProblem(f"the result cannot be written: {reason(error)}", "check where stdout goes") from None
 
 
 def _scanner(options: LaptopOptions) -> Scanner:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,13 +14,46 @@ from typing import Any, NoReturn
 import click
 
 import hybrid
-from hybrid.cli.messages import EXIT_BUG, EXIT_INTERRUPTED, UsageProblem, explain
+from hybrid.cli.messages import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    Explanation,
+    UsageProblem,
+    explain,
+    explain_bug,
+)
 from hybrid.cli.terminal import Screen
 from hybrid.errors import HybridError
 
 Command = Callable[..., Any]
 
+EXIT_BROKEN_PIPE = 141  # what shells give for SIGPIPE
+DEBUG = "HYBRID_DEBUG"  # set and not empty: an unforeseen exception shows where it came from
+
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _number(what: str, *, most: float, zero: bool = False) -> Callable[..., float | None]:
+    """Make a callback that takes a number above 0 (with `zero`: or 0) up to `most`, so neither infinity nor nan."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+        if value is None:
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= most or (number == 0 and not zero):
+            least = "from 0" if zero else "above 0 and"
+            raise click.BadParameter(f"{value} is not {what} {least} up to {most:g}", ctx, param)
+        return number
+
+    return check
+
+
+_seconds = _number("a number of seconds", most=86400)
+_rate = _number("a rate", most=100000, zero=True)
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -30,7 +66,7 @@ def _timeout_options(**stages: str) -> Callable[[Command], Command]:
         *(
             click.option(
                 f"--timeout-{stage}",
-                type=click.FloatRange(min=0, min_open=True),
+                callback=_seconds,
                 metavar="SECONDS",
                 help=text,
             )
@@ -92,24 +128,27 @@ def _laptop(arguments: dict[str, Any]) -> Any:
     return LaptopOptions(screen=_screen, timeouts=timeouts, **shared)
 
 
-@cli.command()
+@cli.command(short_help="Sign in with a passkey on a phone.")
 @click.argument("rp_id", metavar="RP_ID")
 @click.option("--origin", metavar="URL", help="Origin of the site (https://RP_ID).")
 @click.option("--options", "options_file", metavar="FILE|-", help="Options of the site, as WebAuthn JSON.")
 @click.option(
-    "--public-key", "public_key_file", metavar="FILE", help="Check the signature with this key (PEM, DER, COSE)."
+    "--public-key", "public_key_file", metavar="FILE|-", help="Check the signature with this key (PEM, DER, COSE)."
 )
 @_laptop_options
 def get(rp_id: str, origin: str | None, options_file: str | None, public_key_file: str | None, **rest: Any) -> int:
     """Sign in at RP_ID with a passkey on a phone; print the answer as JSON."""
     from hybrid.cli import laptop
+    from hybrid.cli.files import read_file
 
-    options_json = laptop.read_text_file(options_file, "options") if options_file is not None else None
-    public_key = laptop.read_text_file(public_key_file, "public key") if public_key_file is not None else None
+    if options_file == public_key_file == "-":
+        raise UsageProblem("standard input cannot be two files", "give --options or --public-key a path")
+    options_json = read_file(options_file, "options") if options_file is not None else None
+    public_key = read_file(public_key_file, "public key") if public_key_file is not None else None
     return laptop.get(_laptop(rest), rp_id, origin, options_json, public_key)
 
 
-@cli.command()
+@cli.command(short_help="Make a passkey on a phone.")
 @click.argument("rp_id", metavar="RP_ID")
 @click.option("--user", metavar="NAME", help="Account to make the passkey for; needed unless --options names one.")
 @click.option("--origin", metavar="URL", help="Origin of the site (https://RP_ID).")
@@ -118,14 +157,15 @@ def get(rp_id: str, origin: str | None, options_file: str | None, public_key_fil
 def create(rp_id: str, user: str | None, origin: str | None, options_file: str | None, **rest: Any) -> int:
     """Make a passkey for RP_ID on a phone; print the registration as JSON."""
     from hybrid.cli import laptop
+    from hybrid.cli.files import read_file
 
     if user is None and options_file is None:
         raise UsageProblem("nobody is named to make a passkey for", "add --user NAME")
-    options_json = laptop.read_text_file(options_file, "options") if options_file is not None else None
+    options_json = read_file(options_file, "options") if options_file is not None else None
     return laptop.create(_laptop(rest), rp_id, user, origin, options_json)
 
 
-@cli.command()
+@cli.command(short_help="Show what a phone says about itself.")
 @_laptop_options
 def info(**rest: Any) -> int:
     """Show what a phone says about itself; sends it no command."""
@@ -134,7 +174,7 @@ def info(**rest: Any) -> int:
     return laptop.info(_laptop(rest))
 
 
-@cli.command()
+@cli.command(short_help="Be the phone for a code.")
 @click.argument("code", required=False)
 @click.option("--qr-image", type=_file, metavar="FILE", help="Find the code in a screenshot or photograph.")
 @click.option("--vault", type=_file, metavar="PATH", help="Where the passkeys are (in the user's data folder).")
@@ -172,7 +212,7 @@ def phone(**arguments: Any) -> int:
     return be_phone(PhoneOptions(screen=_screen, user_timeout=user_timeout, timeouts=timeouts, **arguments))
 
 
-@cli.command()
+@cli.command(short_help="Run known-answer files.")
 @click.argument("files", nargs=-1, required=True, type=_file, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 def vectors(files: tuple[Path, ...], as_json: bool) -> int:
@@ -182,21 +222,26 @@ def vectors(files: tuple[Path, ...], as_json: bool) -> int:
     return run_files(files, as_json=as_json)
 
 
-@cli.command("virtual-bluez", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@cli.command(
+    "virtual-bluez",
+    short_help="Run a command with virtual Bluetooth adapters.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @click.option("--adapters", type=click.IntRange(1, 16), default=2, metavar="N", help="How many adapters (2).")
 @click.option("--bluez", type=click.Choice(["5.66", "5.82"]), default="5.82", help="Whose behaviour (5.82).")
-@click.option(
-    "--strangers", type=click.FloatRange(min=0), default=0, metavar="RATE", help="Adverts of others a second."
-)
+@click.option("--strangers", callback=_rate, default="0", metavar="RATE", help="Adverts of others a second.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 def virtual_bluez(adapters: int, bluez: str, strangers: float, command: tuple[str, ...]) -> int:
     """Run CMD with Bluetooth adapters that exist only for it; give its exit code."""
-    from hybrid.testing.virtual_bluez import run_command
+    from hybrid.testing.virtual_bluez import DbusDaemonMissing, run_command
 
-    return run_command(list(command), adapters=adapters, bluez=bluez, strangers=strangers)
+    try:
+        return run_command(list(command), adapters=adapters, bluez=bluez, strangers=strangers)
+    except DbusDaemonMissing as error:
+        raise UsageProblem(str(error), "install it: apt install dbus-daemon") from None
 
 
-@cli.command()
+@cli.command(short_help="Show a whole ceremony on this machine.")
 def demo() -> int:
     """Show a whole ceremony on this machine: laptop, phone and relay, a new passkey and a sign-in with it."""
     from hybrid.cli.demo import run_demo
@@ -211,7 +256,8 @@ def run(arguments: list[str] | None = None) -> NoReturn:
     """Console entry point: run the command and exit with its code."""
     global _screen
     words = sys.argv[1:] if arguments is None else arguments
-    _screen = Screen(json_events="--json-events" in words)
+    ours = words[: words.index("--")] if "--" in words else words
+    _screen = Screen(json_events="--json-events" in ours)
     sys.exit(_run(words))
 
 
@@ -221,24 +267,51 @@ def _run(words: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
     except click.ClickException as error:
         place = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "hybrid"
-        problem = UsageProblem(_lower(error.format_message()), f"{place} --help shows what it takes")
-        return _fail(problem)
+        return _fail(UsageProblem(_lower(error.format_message()), f"{place} --help shows what it takes"))
     except HybridError as error:
         return _fail(error)
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # nobody listens; say nothing more
-        return EXIT_BUG
+    except BrokenPipeError:  # of stdout; the screen minds its own
+        _forget_stdout()
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # the outermost border: a person gets a sentence, whatever we forgot
+        return _fail_unforeseen(error)
 
 
 def _fail(error: HybridError) -> int:
     explanation = explain(error)
-    _screen.fail(error, explanation)
+    _screen.fail(error.identifier, explanation)
+    _show_traceback(error, explanation)
     return explanation.exit_code
 
 
+def _fail_unforeseen(error: Exception) -> int:
+    explanation = explain_bug(error)
+    _screen.fail("bug", explanation)
+    _show_traceback(error, explanation)
+    return explanation.exit_code
+
+
+def _show_traceback(error: Exception, explanation: Explanation) -> None:
+    # Lines of our source and the exception's own text, never the values of variables.
+    if os.environ.get(DEBUG) and explanation.exit_code == EXIT_BUG:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            _screen.debug(line)
+
+
+def _forget_stdout() -> None:
+    """Nobody reads it any more: what is left in its buffer must not become a complaint at the end."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
+
+
 def _lower(message: str) -> str:
-    return (message[:1].lower() + message[1:]).rstrip(".").replace("\n", " ")
+    """A sentence of the argument parser as one of ours."""
+    text = " ".join(message.split()).rstrip(".").replace(". Did you mean", "; did you mean")
+    return text[:1].lower() + text[1:]

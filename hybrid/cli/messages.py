@@ -15,10 +15,10 @@ from hybrid.errors import (
     HybridError,
     InvalidQR,
     LinkGone,
-    LocalProtocolError,
     PeerClosed,
     PeerTimeout,
     QRProblem,
+    RefusalReason,
     RemoteProtocolError,
     RequestRefused,
     ResponseRejected,
@@ -26,6 +26,7 @@ from hybrid.errors import (
     TunnelError,
     TunnelProblem,
     VaultError,
+    VaultProblem,
 )
 from hybrid.events import (
     Advertising,
@@ -175,32 +176,24 @@ def explain(error: HybridError) -> Explanation:
             return Explanation(str(error), error.hint, EXIT_USAGE)
         case MissingExtra(extra=extra):
             return Explanation(str(error), f'install it with: pip install "fido-hybrid[{extra}]"', EXIT_USAGE)
-        case VaultError():
-            return Explanation(str(error), "choose another file with --vault, or mend this one", EXIT_USAGE)
-        case RequestRefused():
-            return Explanation(
-                str(error), "check the RP id and --origin; a site may only use its own domain", EXIT_USAGE
-            )
+        case VaultError(reason=reason):
+            return Explanation(str(error), _VAULT_HINTS[reason], EXIT_USAGE)
+        case RequestRefused(reason=reason):
+            return Explanation(str(error), _REFUSAL_HINTS[reason], EXIT_USAGE)
         case InvalidQR(reason=reason):
             return Explanation(str(error), _QR_HINTS[reason], EXIT_USAGE)
         case BluetoothUnavailable(reason=reason):
             return Explanation(str(error), _BLUETOOTH_HINTS[reason], EXIT_BLUETOOTH)
         case LinkGone():
             return Explanation(str(error), "show a code again to meet this phone", EXIT_NETWORK)
+        case TunnelError(reason=TunnelProblem.STATUS):
+            return Explanation(str(error), _status_hint(error.status), EXIT_NETWORK)
         case TunnelError(reason=reason):
             return Explanation(str(error), _TUNNEL_HINTS[reason], EXIT_NETWORK)
         case PeerTimeout(stage=stage):
             return _explain_timeout(stage, error.seconds)
-        case PeerClosed(stage=Stage.RESPONSE):
-            return Explanation(
-                "the phone left without an answer",
-                "some phones do so when they hold no passkey for this site; check that it has one, or try again",
-                EXIT_NO_ANSWER,
-            )
         case PeerClosed(stage=stage):
-            return Explanation(
-                f"the other side left during the {stage} stage", "start again with a new code", EXIT_PROTOCOL
-            )
+            return _explain_close(stage)
         case CtapFailure(status=status):
             return explain_status(status)
         case ResponseRejected():
@@ -209,7 +202,7 @@ def explain(error: HybridError) -> Explanation:
             )
         case HandshakeFailed():
             return Explanation(
-                "the other side answered, but its keys do not match this code",
+                "the phone answered, but its keys do not match this code",
                 "scan the code on this screen again; codes are good for one try",
                 EXIT_PROTOCOL,
             )
@@ -217,10 +210,76 @@ def explain(error: HybridError) -> Explanation:
             return Explanation(
                 f"the other side broke the protocol: {error}", "try again; update the phone if it stays", EXIT_PROTOCOL
             )
-        case LocalProtocolError():
-            return Explanation(str(error), "see hybrid --help for what goes together", EXIT_USAGE)
         case _:
-            return Explanation(str(error), "see hybrid --help", EXIT_USAGE)
+            return Explanation(str(error), _OUR_BUG, EXIT_BUG)
+
+
+def explain_at_phone(error: HybridError) -> Explanation:
+    """Put a failure into words for the person at the phone."""
+    match error:
+        case CtapFailure(status=status):
+            return explain_sent_status(status)
+        case HandshakeFailed():
+            return Explanation(
+                "the computer came, but its keys do not match this code",
+                "let it show a new code; if that fails too, somebody else may be answering for it",
+                EXIT_PROTOCOL,
+            )
+        case RemoteProtocolError():
+            return Explanation(
+                f"the computer broke the protocol: {error}",
+                "try again; update the program that showed the code if it stays",
+                EXIT_PROTOCOL,
+            )
+        case _:
+            return explain(error)
+
+
+def explain_bug(error: Exception) -> Explanation:
+    """Put an exception that nobody foresaw into words. Its text stays out: it may hold anything."""
+    return Explanation(f"something went wrong that should not ({type(error).__name__})", _OUR_BUG, EXIT_BUG)
+
+
+def _status_hint(status: int | None) -> str:
+    match status:
+        case 403:
+            return "this relay does not serve everybody; check --relay-name"
+        case 404 | 410:
+            return "the phone may have given up, or this is no relay: start again with a new code, or check --relay"
+        case 429 | 503:
+            return "the relay is busy: wait a minute, then start again with a new code"
+        case _:
+            return "start again with a new code, or check --relay"
+
+
+def _explain_close(stage: Stage) -> Explanation:
+    match stage:
+        case Stage.RESPONSE:
+            return Explanation(
+                "the phone left without an answer",
+                "some phones do so when they hold no passkey for this site; check that it has one, or try again",
+                EXIT_NO_ANSWER,
+            )
+        case Stage.ADVERTISE:
+            return Explanation(
+                "the relay closed the tunnel before a computer came",
+                "let the computer show a new code, and keep the two close to each other",
+                EXIT_PROTOCOL,
+            )
+        case Stage.HANDSHAKE | Stage.GREETING:
+            return Explanation(
+                f"the phone left during the {stage} stage",
+                "keep it awake and online, and start again with a new code",
+                EXIT_PROTOCOL,
+            )
+        case Stage.REQUEST:
+            return Explanation(
+                "the phone left before it was asked anything", "start again with a new code", EXIT_PROTOCOL
+            )
+        case Stage.SCAN | Stage.TUNNEL:
+            return Explanation(f"the other side left during the {stage} stage", _OUR_BUG, EXIT_BUG)
+        case _:
+            assert_never(stage)
 
 
 def _explain_timeout(stage: Stage, seconds: float) -> Explanation:
@@ -283,6 +342,16 @@ def explain_status(status: int) -> Explanation:
             return Explanation(
                 "the phone refuses this operation in this session", "start again with a new code", EXIT_DECLINED
             )
+        case Status.UNSUPPORTED_ALGORITHM:
+            return Explanation(
+                "the phone makes no passkeys of the algorithms that are asked for",
+                "ask for ES256 as well: phones over hybrid know it",
+                EXIT_PROTOCOL,
+            )
+        case Status.KEY_STORE_FULL:
+            return Explanation(
+                "the phone has no room for another passkey", "remove one there, or use another phone", EXIT_PROTOCOL
+            )
         case _:
             return Explanation(
                 f"the phone answers with status 0x{status:02x}",
@@ -322,13 +391,20 @@ def explain_sent_status(status: int) -> Explanation:
             )
 
 
+_OUR_BUG = "this is a bug of ours: report it, with what HYBRID_DEBUG=1 adds to the output"
+
+_REFUSAL_HINTS = {
+    RefusalReason.RP_ID: "check the RP id and --origin; a site may only use its own domain",
+    RefusalReason.OPTIONS: "give the options as the site sends them: JSON of WebAuthn, bare or in publicKey",
+}
+
 _QR_HINTS = {
     QRProblem.NOT_FIDO: "scan the code that a sign-in page or hybrid get shows; it starts with FIDO:/",
     QRProblem.DIGITS: "copy the whole code again: FIDO:/ and nothing but digits",
-    QRProblem.CBOR: "copy the whole code again: FIDO:/ and nothing but digits",
+    QRProblem.CBOR: "copy the whole code again: one digit is enough to break it",
     QRProblem.FIELD: "the program that shows this code makes it wrongly; update it",
-    QRProblem.KEY: "the program that shows this code makes it wrongly; update it",
-    QRProblem.NO_CHANNEL: "the computer asks for a channel that this phone does not have; update it",
+    QRProblem.KEY: "the program that shows this code makes its key wrongly; update it",
+    QRProblem.NO_CHANNEL: "the computer asks for a channel that this phone does not have; use another phone",
     QRProblem.UNKNOWN_RELAY: "use --service-id with a relay that the computer knows, 0 or 1",
     QRProblem.USED: "codes are good for one try; let the computer show a new one",
     QRProblem.NOT_FOUND: "take a sharper picture in which the whole code is visible",
@@ -336,11 +412,11 @@ _QR_HINTS = {
 
 _BLUETOOTH_HINTS = {
     BluetoothProblem.OFF: "switch Bluetooth on and try again",
-    BluetoothProblem.DENIED: "allow this program to use Bluetooth, then try again",
-    BluetoothProblem.NO_SERVICE: "start the Bluetooth service: systemctl start bluetooth",
+    BluetoothProblem.DENIED: "let this program use Bluetooth, by the group bluetooth or its sandbox's settings",
+    BluetoothProblem.NO_SERVICE: "start it: systemctl start bluetooth; a container needs the system bus as well",
     BluetoothProblem.NO_ADAPTER: "plug in a Bluetooth adapter, or name one with --adapter",
     BluetoothProblem.NO_ADVERTISING: "use an adapter that can advertise, or end other programs that do",
-    BluetoothProblem.NOT_SUPPORTED: "this system cannot do it; advertising works on Linux",
+    BluetoothProblem.NOT_SUPPORTED: "use another adapter; to advertise, use Linux",
     BluetoothProblem.UNKNOWN: "switch Bluetooth off and on, then try again",
 }
 
@@ -348,12 +424,25 @@ _TUNNEL_HINTS = {
     TunnelProblem.UNREACHABLE: "check the network connection, or --relay",
     TunnelProblem.CERTIFICATE: "somebody may be listening in; for a relay of your own give --relay-ca and --relay-name",
     TunnelProblem.PROXY: "check the proxy settings of this machine",
-    TunnelProblem.STATUS: "start again with a new code",
+    TunnelProblem.STATUS: _status_hint(None),
     TunnelProblem.REDIRECT: "check the network: something sends the connection elsewhere",
     TunnelProblem.SUBPROTOCOL: "the server is no relay for passkeys; check --relay",
-    TunnelProblem.ROUTING_ID: "the server is no relay for passkeys; check --relay",
-    TunnelProblem.TEXT: "the server is no relay for passkeys; check --relay",
-    TunnelProblem.OVERSIZE: "start again with a new code",
+    TunnelProblem.ROUTING_ID: "the server is no relay that a phone can wait at; check --relay",
+    TunnelProblem.TEXT: "the server is no proper relay, or something on the way changes messages; check --relay",
+    TunnelProblem.OVERSIZE: "do not trust this phone or relay; start again with a new code",
     TunnelProblem.LOST: "check the network on both devices, and start again with a new code",
-    TunnelProblem.GONE: "start again with a new code",
+    TunnelProblem.GONE: "show a code again to meet this phone",
+}
+
+_VAULT_HINTS = {
+    VaultProblem.PERMISSIONS: "make it yours alone: chmod 600 on the file",
+    VaultProblem.FOLDER: "make the folder yours alone with chmod go-w, or choose another with --vault",
+    VaultProblem.MISSING: "try again; a new vault is made if there is none",
+    VaultProblem.NOT_A_VAULT: "choose another file with --vault; this one is left as it is",
+    VaultProblem.VERSION: "open it with the newer version of this program that made it",
+    VaultProblem.KEY_KIND: "open it with a newer version of this program, which knows encrypted vaults",
+    VaultProblem.CORRUPT: "bring back a copy of the file, or begin a new one with --vault",
+    VaultProblem.BUSY: "wait until the other program is done, then try again",
+    VaultProblem.FULL: "free some space, or choose another place with --vault",
+    VaultProblem.ACCESS: "check the path and who owns it, or choose another with --vault",
 }

@@ -6,20 +6,22 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybrid.authenticator import PhoneTimeouts, Served, answer
-from hybrid.cli.messages import CtapFailure, Explanation, MissingExtra, UsageProblem, explain, explain_sent_status
+from hybrid.authenticator import PhoneTimeouts, answer
+from hybrid.cli.files import check_relay, reason
+from hybrid.cli.messages import CtapFailure, MissingExtra, UsageProblem, explain_at_phone
 from hybrid.cli.running import run_politely
 from hybrid.cli.terminal import Screen
-from hybrid.errors import HybridError
+from hybrid.events import Event, RequestReceived, ResponseSent
 from hybrid.passkeys.consent import AlwaysApprove, Consent, LimitedConsent, NeverApprove, PinConsent
 from hybrid.passkeys.engine import PROMPT_TIMEOUT, SoftwareAuthenticator
 from hybrid.passkeys.vault import Vault, open_vault
 from hybrid.passkeys.vault_pin import VaultPin
 from hybrid.ports import Advertiser, TunnelService
+from hybrid.protocol.ctap import Status
 from hybrid.protocol.qr import QrInvitation
 
-APPROVALS = ("ask", "always", "never")
 _ENCRYPTED_SINCE = "0.2"
+_MAX_CODE = 1 << 16  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class PhoneOptions:
 
 def phone(options: PhoneOptions) -> int:
     """Answer one code. Exit code 0 also for a client that left by itself."""
+    check_relay(options.relay, options.relay_name, options.relay_ca)
     code = _code(options)
     QrInvitation.parse(code)  # before anybody is asked anything
     _check_vault_key(options.vault_key)
@@ -58,7 +61,7 @@ def phone(options: PhoneOptions) -> int:
         options.screen.warn("this vault is not encrypted: whoever reads the file can use its passkeys")
         consent = _consent(options, vault, terminal)
         authenticator = SoftwareAuthenticator(vault, consent, prompt_timeout=options.user_timeout or PROMPT_TIMEOUT)
-        return run_politely(_serve(options, code, authenticator), options.screen, _explain_phone)
+        return run_politely(_serve(options, code, authenticator), options.screen, explain_at_phone)
     finally:
         if terminal is not None:
             terminal.close()
@@ -67,10 +70,15 @@ def phone(options: PhoneOptions) -> int:
 def _code(options: PhoneOptions) -> str:
     if options.qr_image is not None:
         return _read_image(options.qr_image)
-    if options.code == "-":
-        return sys.stdin.readline().strip()
-    assert options.code is not None
-    return options.code
+    if options.code != "-":
+        assert options.code is not None
+        return options.code.strip()
+    if sys.stdin.isatty():
+        options.screen.say("paste the code and press return")
+    line = sys.stdin.readline(_MAX_CODE).strip()  # not to the end of input: whoever writes it may stay
+    if not line:
+        raise UsageProblem("no code came on standard input", "write it there, in one line")
+    return line
 
 
 def _read_image(path: Path) -> str:
@@ -81,7 +89,7 @@ def _read_image(path: Path) -> str:
     try:
         return read_code(path)
     except OSError as error:
-        raise UsageProblem(f"the picture cannot be read: {error.strerror}", f"check the path {path}") from None
+        raise UsageProblem(f"the picture cannot be read: {reason(error)}", f"check the path {path}") from None
 
 
 def _check_vault_key(kind: str) -> None:
@@ -111,31 +119,45 @@ def _consent(options: PhoneOptions, vault: Vault, terminal: object) -> Consent:
             return LimitedConsent(PinConsent(person, person, VaultPin(vault)))
 
 
+class _Delivery:
+    """Shows events, and remembers what became of the last request."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self.pending = False
+        self.status = int(Status.OK)
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RequestReceived():
+                self.pending = True
+            case ResponseSent(status):
+                self.pending = False
+                self.status = status
+        self._screen.on_event(event)
+
+
 async def _serve(options: PhoneOptions, code: str, authenticator: SoftwareAuthenticator) -> int:
-    served = Served()
+    delivery = _Delivery(options.screen)
     try:
-        served = await answer(
+        await answer(
             code,
             authenticator,
             advertiser=_advertiser(options),
             tunnels=_tunnels(options),
-            on_event=options.screen.on_event,
+            on_event=delivery,
             timeouts=PhoneTimeouts(**options.timeouts),
             service_id=options.service_id,
             many=options.many,
         )
     finally:
-        if not served.statuses:
+        if delivery.pending:
             authenticator.undelivered()
     if authenticator.failure is not None:
         raise authenticator.failure
-    if served.statuses and served.statuses[-1] != 0:
-        raise CtapFailure(served.statuses[-1])
+    if delivery.status != Status.OK:
+        raise CtapFailure(delivery.status)
     return 0
-
-
-def _explain_phone(error: HybridError) -> Explanation:
-    return explain_sent_status(error.status) if isinstance(error, CtapFailure) else explain(error)
 
 
 def _advertiser(options: PhoneOptions) -> Advertiser:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from hybrid.cli.messages import EXIT_INTERRUPTED, Explanation, explain
+from hybrid.cli.messages import EXIT_BUG, EXIT_INTERRUPTED, Explanation, explain
 from hybrid.cli.terminal import Screen
 from hybrid.errors import HybridError
+
+_log = logging.getLogger(__name__)
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -22,7 +25,9 @@ def run_politely(
         return asyncio.run(_with_signals(work, screen))
     except HybridError as error:
         explanation = explained(error)
-        screen.fail(error, explanation)
+        if explanation.exit_code == EXIT_BUG:
+            raise
+        screen.fail(error.identifier, explanation)
         return explanation.exit_code
     finally:
         screen.close()
@@ -37,6 +42,7 @@ async def _with_signals(work: Coroutine[Any, Any, int], screen: Screen) -> int:
         task.cancel()
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_note)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
     try:
@@ -44,8 +50,13 @@ async def _with_signals(work: Coroutine[Any, Any, int], screen: Screen) -> int:
     except asyncio.CancelledError:
         if not caught:
             raise
-        screen.say("stopped")
+        screen.stopped()
         return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def _note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # What a library's task left behind: asyncio would print it between our lines.
+    _log.debug("%s: %r", context.get("message"), context.get("exception"))

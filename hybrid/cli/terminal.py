@@ -13,6 +13,7 @@ Rules of this interface:
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -23,11 +24,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hybrid.cli.messages import Explanation, sentence_of
-from hybrid.errors import HybridError
 from hybrid.events import AdvertSeen, Event
 
 QUIET_ZONE = 4  # modules; ISO/IEC 18004 asks for four
-_ROOM_FOR_NEWS = 8  # lines
+_LINES_WITH_CODE = 3  # what to do, the time left, and the line of the cursor
+_HALF_BLOCKS = " ▄▀█"
 _DARK_ON_LIGHT = "\x1b[30;107m"
 _RESET = "\x1b[0m"
 _WORD_BORDER = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -56,7 +57,8 @@ def half_blocks(matrix: Matrix, *, invert: bool = False, color: bool = True) -> 
     lines = []
     for upper, lower in zip(rows[::2], rows[1::2], strict=True):
         line = "".join(
-            " ▄▀█"[2 * (top == ink_is_dark) + (bottom == ink_is_dark)] for top, bottom in zip(upper, lower, strict=True)
+            _HALF_BLOCKS[2 * (top == ink_is_dark) + (bottom == ink_is_dark)]
+            for top, bottom in zip(upper, lower, strict=True)
         )
         lines.append(f"{_DARK_ON_LIGHT}{line}{_RESET}" if color else line)
     return lines
@@ -105,10 +107,11 @@ class Screen:
     """stderr, for a person or a program. `program` is the word before every line."""
 
     def __init__(self, *, json_events: bool = False, program: str = "hybrid", stream: TextIO | None = None) -> None:
-        self._stream = stream if stream is not None else sys.stderr
+        self._stream = stream or sys.stderr or io.StringIO()  # Python has no stderr if it was closed: say nothing then
         self._json = json_events
         self._program = program
         self._tty = not json_events and self._stream.isatty()
+        self._moves = self._tty and os.environ.get("TERM", "dumb") != "dumb"
         self._code_lines = 0
         self._lines_after_code = 0
         self._countdown: _Countdown | None = None
@@ -118,40 +121,56 @@ class Screen:
     def show_code(self, url: str, *, invert: bool = False, picture: bool = True) -> None:
         """Put the code where the reader can take it from, before anything slow is loaded."""
         if self._json:
-            self._write(json.dumps({"event": "invitation", "url": url}))
+            self._line(json.dumps({"event": "invitation", "url": url}))
         elif not self._tty:
-            self._write(url)
+            self._line(url)
         elif picture:
             self._draw(url, invert)
-        self._stream.flush()
 
     def _draw(self, url: str, invert: bool) -> None:
         matrix = qr_matrix(url)
-        lines = half_blocks(matrix, invert=invert, color="NO_COLOR" not in os.environ)
-        columns, rows = shutil.get_terminal_size()
+        lines = half_blocks(matrix, invert=invert, color=self._moves and not os.environ.get("NO_COLOR"))
+        size = shutil.get_terminal_size()
         width = len(matrix[0])
-        if width > columns:
-            self.say(f"the code needs {width} columns and this terminal has {columns}: widen it, or use --qr-file")
-            self._write(url)
+        if width > size.columns or not self._can_show(_HALF_BLOCKS):
+            if width > size.columns:
+                self.say(
+                    f"the code needs {width} columns and this terminal has {size.columns}: widen it, or use --qr-file"
+                )
+            else:
+                self.say("this terminal cannot draw the code: use --qr-file")
+            self._line(url)
             return
+        if len(lines) + _LINES_WITH_CODE > size.lines:
+            self.say(f"the code needs {len(lines) + _LINES_WITH_CODE} lines and this terminal has {size.lines}")
         for line in lines:
-            self._write(line)
-        # What has scrolled away cannot be taken back.
-        self._code_lines = len(lines) if len(lines) + _ROOM_FOR_NEWS <= rows else 0
+            self._line(line)
+        self._code_lines = len(lines)
         self._lines_after_code = 0
         self.say("show this code to your phone; never scan one that somebody else sends you")
 
+    def _can_show(self, text: str) -> bool:
+        try:
+            text.encode(self._stream.encoding or "ascii")
+        except (UnicodeEncodeError, LookupError):
+            return False
+        return True
+
     def _hide_code(self) -> None:
-        if self._code_lines:
-            self._stream.write(f"\x1b[{self._code_lines + self._lines_after_code}A\x1b[J")
-            self._code_lines = 0
+        """Take the picture away, if all of it is still on the screen: what has scrolled off cannot be reached."""
+        if not self._code_lines:
+            return
+        up = self._code_lines + self._lines_after_code
+        self._code_lines = 0
+        if self._moves and up < shutil.get_terminal_size().lines:
+            self._put(f"\x1b[{up}A\x1b[J")
 
     # news
 
     def on_event(self, event: Event) -> None:
         """Show what happened."""
         if self._json:
-            self._write(json.dumps({"event": event_name(event), **dataclasses.asdict(event)}))
+            self._line(json.dumps({"event": event_name(event), **dataclasses.asdict(event)}))
             return
         sentence = sentence_of(event)
         if sentence is None:
@@ -160,7 +179,7 @@ class Screen:
         if isinstance(event, AdvertSeen):
             self._hide_code()
         seconds = getattr(event, "timeout", None)
-        if self._tty and seconds is not None:
+        if self._moves and seconds is not None:
             self._countdown = _Countdown(self._show_status, f"{self._program}: {sentence}", seconds)
         else:
             self.say(sentence)
@@ -169,23 +188,23 @@ class Screen:
         """One line for a person; programs that read JSON do not get it."""
         if not self._json:
             self._stop_countdown()
-            self._write(f"{self._program}: {sentence}")
+            self._line(f"{self._program}: {sentence}")
 
     def warn(self, sentence: str) -> None:
         """A line that a person must not miss, and an event for programs."""
         if self._json:
-            self._write(json.dumps({"event": "warning", "message": sentence}))
+            self._line(json.dumps({"event": "warning", "message": sentence}))
         else:
             self.say(f"warning: {sentence}")
 
-    def fail(self, error: HybridError, explanation: Explanation) -> None:
+    def fail(self, identifier: str, explanation: Explanation) -> None:
         """Say what went wrong and what to do next."""
         if self._json:
-            self._write(
+            self._line(
                 json.dumps(
                     {
                         "event": "error",
-                        "identifier": error.identifier,
+                        "identifier": identifier,
                         "message": explanation.sentence,
                         "hint": explanation.hint,
                         "exit_code": explanation.exit_code,
@@ -193,32 +212,55 @@ class Screen:
                 )
             )
             return
+        self._stop_countdown()
+        self._hide_code()
         self.say(f"error: {explanation.sentence}")
         self.say(f"hint: {explanation.hint}")
 
-    def close(self) -> None:
-        """Leave the terminal as it was."""
+    def stopped(self) -> None:
+        """Say that a signal ended the command."""
         self._stop_countdown()
-        self._stream.flush()
+        self._hide_code()
+        self.say("stopped")
+
+    def debug(self, line: str) -> None:
+        """A line for those who mend this program."""
+        if self._json:
+            self._line(json.dumps({"event": "debug", "message": line}))
+        else:
+            self._line(line)
+
+    def close(self) -> None:
+        """Leave the terminal as it was: no line that counts, no code that has expired."""
+        self._stop_countdown()
+        self._hide_code()
 
     # lines
 
-    def _write(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
-        self._lines_after_code += 1
+    def _line(self, line: str) -> None:
+        self._put(line + "\n")
+        if self._code_lines:
+            shown = max(1, len(line))
+            self._lines_after_code += -(-shown // max(1, shutil.get_terminal_size().columns))
+
+    def _put(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            # Who took the code may close our stderr: the result on stdout is worth going on.
+            self._stream = io.StringIO()
 
     def _show_status(self, line: str) -> None:
-        self._stream.write(f"\r\x1b[K{line}")
-        self._stream.flush()
+        # A line that wraps could not be rewritten.
+        self._put(f"\r\x1b[K{line[: max(1, shutil.get_terminal_size().columns - 1)]}")
 
     def _stop_countdown(self) -> None:
         if self._countdown is not None:
-            self._show_status(self._countdown.text)
-            self._stream.write("\n")
-            self._lines_after_code += 1
             self._countdown.stop()
-            self._countdown = None
+            text, self._countdown = self._countdown.text, None
+            self._put("\r\x1b[K")
+            self._line(text)
 
 
 class _Countdown:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from hybrid.cli.files import reason
 from hybrid.cli.messages import EXIT_BUG, UsageProblem
 from hybrid.testing.vectors import BadVectorFile, Count, Report, run_document
 
@@ -35,7 +36,7 @@ def _run_file(file: Path) -> Report:
     try:
         return run_document(json.loads(file.read_text(encoding="utf-8")), str(file))
     except OSError as error:
-        raise UsageProblem(f"{file} cannot be read: {error.strerror}", "check the path") from None
+        raise UsageProblem(f"{file} cannot be read: {reason(error)}", "check the path") from None
     except (BadVectorFile, ValueError, RecursionError) as error:
         message = str(error) if isinstance(error, BadVectorFile) else f"{file} is not JSON"
         raise UsageProblem(message, "give files of the schema hybrid-vectors/1") from None
