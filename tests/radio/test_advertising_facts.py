@@ -51,7 +51,8 @@ async def test_fact_8_what_fits_is_heard(radio: Radio, size: int, listed: bool) 
     data = os.urandom(size)
     async with radio.bleak() as heard, radio.advert(data, listed=listed):
         _, advert = await heard.wait_for(data)
-    assert advert.service_uuids == ([FIDO] if listed else [])
+    # newer BlueZ tells the UUID of service data as well, and yet does not count it when it filters (fact 1)
+    assert advert.service_uuids == ([FIDO] if listed or radio.bluez == "5.82" else [])
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,16 @@ async def test_fact_9_an_adapter_that_is_off_fails(radio: Radio) -> None:
         assert (await refusal(radio, path))[0] == FAILED
 
 
+async def test_fact_9_an_le_only_adapter_that_scans_fails(radio: Radio) -> None:
+    async with radio.bleak(adapter=radio.phone):
+        with radio.exported(properties(os.urandom(20))) as path:
+            if radio.controller == "le-only":
+                assert await refusal(radio, path) == (FAILED, "Failed to register advertisement")
+            else:
+                await radio.register(path)
+                await radio.unregister(path)
+
+
 async def test_fact_9_unregistering_the_unknown_does_not_exist(radio: Radio) -> None:
     with pytest.raises(DBusError) as caught:
         await radio.unregister("/radiotest/nothing")
@@ -134,16 +145,21 @@ async def test_fact_9_a_path_without_an_object_is_accepted_and_holds_a_set(radio
         assert await radio.get(radio.phone, MANAGER, "ActiveInstances") == 1
 
 
-async def test_fact_10_after_off_and_on_a_registered_advert_is_not_on_the_air(radio: Radio) -> None:
+async def test_fact_10_after_off_and_on_a_registered_advert_is_on_the_air_of_le_only_adapters_only(
+    radio: Radio,
+) -> None:
     lost, anew = os.urandom(20), os.urandom(20)
     async with radio.advert(lost) as path:
         await radio.power(radio.phone, False)
         await radio.power(radio.phone, True)
         async with radio.bleak() as heard:
-            async with radio.advert(anew):
-                await heard.wait_for(anew)
-            assert lost not in heard.data
-        await radio.unregister(path)  # though BlueZ still has it in its books
+            if radio.controller == "le-only":
+                await heard.wait_for(lost)
+            else:
+                async with radio.advert(anew):
+                    await heard.wait_for(anew)
+                assert lost not in heard.data
+        await radio.unregister(path)  # BlueZ still has it in its books
 
 
 async def test_fact_10_changed_properties_change_the_running_advert(radio: Radio) -> None:

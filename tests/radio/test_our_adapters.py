@@ -69,11 +69,10 @@ async def test_the_old_uuid_is_heard(radio: Radio) -> None:
 async def test_each_data_is_given_once(radio: Radio) -> None:
     first, second = os.urandom(20), os.urandom(20)
     given = []
-    async with BluetoothScanner(radio.laptop).scan() as adverts, radio.bleak(adapter=radio.phone):
-        async with radio.advert(first):
-            given.append(await first_with(adverts, first))
-            async with radio.advert(second), asyncio.timeout(WITHIN):
-                given.append(await anext(adverts))
+    async with BluetoothScanner(radio.laptop).scan() as adverts, radio.advert(first):
+        given.append(await first_with(adverts, first))
+        async with radio.advert(second), asyncio.timeout(WITHIN):
+            given.append(await anext(adverts))
     assert [advert.data for advert in given] == [first, second]
 
 
@@ -154,8 +153,10 @@ async def test_all_adapters_off_is_off(radio: Radio, port: str) -> None:
 
 async def test_without_a_name_an_adapter_that_is_on_is_taken(radio: Radio) -> None:
     await radio.power(radio.laptop, False)
-    async with BluetoothScanner().scan(), BluezAdvertiser().advertise(os.urandom(20)):
+    async with BluetoothScanner().scan():
         assert await radio.get(radio.phone, ADAPTER, "Discovering")
+    await radio.becomes(radio.phone, ADAPTER, "Discovering", False)
+    async with BluezAdvertiser().advertise(os.urandom(20)):
         assert await radio.get(radio.phone, MANAGER, "ActiveInstances") == 1
 
 

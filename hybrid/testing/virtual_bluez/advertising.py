@@ -55,7 +55,7 @@ class Advertising:
         self._registered: dict[Key, Registered] = {}
 
     def on_air(self) -> Iterator[tuple[str, Registered, OnAir]]:
-        """Path of the adapter, registration and content of everything that is being sent."""
+        """Path of the adapter, registration and content of everything that its adapter sends while it is on."""
         for (adapter, _, _), registered in list(self._registered.items()):
             if registered.on_air is not None:
                 yield adapter, registered, registered.on_air
@@ -123,6 +123,8 @@ class Advertising:
             return  # no object there: BlueZ takes the registration all the same, and it holds a set
         properties = {name: value.value for name, value in reply.body[0].items()}
         on_air = adverts.build(properties, self._behaviour)
+        if adapter.discovering and not on_air.connectable and not self._behaviour.broadcasts_while_scanning:
+            raise RefusedAdvert("Failed to register advertisement")
         if adapter.powered:
             registered.address = adapter.address if on_air.connectable else random_address()
             registered.on_air = on_air
@@ -142,7 +144,9 @@ class Advertising:
             self._announce(adapter)
 
     def adapter_down(self, adapter: Adapter) -> None:
-        """The adapter went off: registrations stay, but are not sent again, and no Release is called."""
+        """The adapter went off: registrations stay, but few are ever sent again, and no Release is called."""
+        if self._behaviour.adverts_survive_power:
+            return
         for key, registered in self._registered.items():
             if key[0] == adapter.path:
                 registered.on_air = None

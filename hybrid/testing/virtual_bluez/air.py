@@ -53,7 +53,7 @@ class Air:
 
     async def _repeat(self) -> None:
         while True:
-            sending = list(self._service.advertising.on_air())
+            sending = list(self._service.on_air())
             for sender, registered, on_air in sending:
                 self._service.send(sender, registered, on_air, RSSI)
             self._service.devices.drop_old(asyncio.get_running_loop().time())

@@ -33,6 +33,21 @@ class Behaviour:
         return self.version == "5.66"
 
     @property
+    def lists_service_data(self) -> bool:
+        """Whether the UUIDs of a Device1 have those of its service data among them. The filter does not."""
+        return self.version == "5.82"
+
+    @property
+    def adverts_survive_power(self) -> bool:
+        """Whether an advert that was registered before an adapter went off is on the air when it is back."""
+        return self.le_only
+
+    @property
+    def broadcasts_while_scanning(self) -> bool:
+        """Whether an adapter that scans takes a broadcast: with legacy commands it cannot change its address then."""
+        return not self.le_only
+
+    @property
     def hears_extended(self) -> bool:
         """Whether the controller hears adverts of more than 31 bytes."""
         return not self.le_only

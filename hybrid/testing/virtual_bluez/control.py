@@ -59,7 +59,7 @@ class VirtualBluez:
     def on_air(self, adapter: str) -> list[bytes]:
         """Advertising data that an adapter is sending."""
         path = self._service.adapter(adapter).path
-        return [on_air.ad for sender, _, on_air in self._service.advertising.on_air() if sender == path]
+        return [on_air.ad for sender, _, on_air in self._service.on_air() if sender == path]
 
     async def power(self, adapter: str, on: bool) -> None:
         """Switch an adapter on or off."""

@@ -6,11 +6,12 @@ Source: the BlueZ D-Bus API, ``org.bluez.Device``. Decides nothing about what is
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dbus_fast import Variant
 
 from hybrid.testing.virtual_bluez.adverts import Content
+from hybrid.testing.virtual_bluez.behaviour import Behaviour
 from hybrid.testing.virtual_bluez.names import DEVICE, PROPERTIES, Interfaces, Properties
 from hybrid.testing.virtual_bluez.signals import Signals
 
@@ -90,7 +91,8 @@ class Device:
 class Devices:
     """All Device1 objects, the ones heard last at the end."""
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, behaviour: Behaviour, signals: Signals) -> None:
+        self._behaviour = behaviour
         self._signals = signals
         self._devices: OrderedDict[str, Device] = OrderedDict()
 
@@ -118,6 +120,8 @@ class Devices:
         """Note an advert and announce what it changed. Gives the path of the device."""
         path = f"{adapter}/dev_{address.replace(':', '_')}"
         device = self._devices.get(path)
+        if self._behaviour.lists_service_data:
+            content = replace(content, uuids=tuple(dict.fromkeys((*content.uuids, *content.service_data))))
         if device is None:
             device = Device(
                 adapter=adapter,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from dbus_fast import DBusError, Message, MessageType, NameFlag, Variant
@@ -74,7 +74,7 @@ class Service:
         self._signals = Signals(outbox)
         self.behaviour = behaviour
         self.adapters: dict[str, Adapter] = {}
-        self.devices = Devices(self._signals)
+        self.devices = Devices(behaviour, self._signals)
         self.discovery = Discovery(behaviour, self.devices)
         self.monitors = Monitors(behaviour, self._signals)
         self.advertising = Advertising(outbox, behaviour, self._signals)
@@ -170,6 +170,12 @@ class Service:
         device = self.devices.hear(adapter.path, address, address_type, content, rssi, now, duplicates=bool(duplicates))
         for client, path in monitors:
             self.monitors.found(client, path, device)
+
+    def on_air(self) -> Iterator[tuple[str, Registered, adverts.OnAir]]:
+        """Path of the adapter, registration and content of everything that is being sent now."""
+        for sender, registered, on_air in self.advertising.on_air():
+            if self.adapters[sender].powered:
+                yield sender, registered, on_air
 
     def send(self, sender: str, registered: Registered, on_air: adverts.OnAir, rssi: int) -> None:
         """An adapter's advert reaches all the others."""
