@@ -59,7 +59,13 @@ if TYPE_CHECKING:
     from hybrid.authenticator import PhoneTimeouts, Served, answer
     from hybrid.client import ClientTimeouts, Session, connect
     from hybrid.driving import EventStream
-    from hybrid.fido2_bridge import HybridCtapDevice, HybridWebAuthnClient
+    from hybrid.fido2_bridge import (
+        HybridClientDataCollector,
+        HybridCtapDevice,
+        HybridWebAuthnClient,
+        get_assertion,
+        make_credential,
+    )
 
 __version__ = "0.1.0"
 
@@ -71,8 +77,11 @@ _HOME = {
     "Served": "hybrid.authenticator",
     "answer": "hybrid.authenticator",
     "EventStream": "hybrid.driving",
+    "HybridClientDataCollector": "hybrid.fido2_bridge",
     "HybridCtapDevice": "hybrid.fido2_bridge",
     "HybridWebAuthnClient": "hybrid.fido2_bridge",
+    "get_assertion": "hybrid.fido2_bridge",
+    "make_credential": "hybrid.fido2_bridge",
 }
 
 
@@ -97,6 +106,7 @@ __all__ = [
     "HandshakeFailed",
     "Hint",
     "HintViolated",
+    "HybridClientDataCollector",
     "HybridCtapDevice",
     "HybridError",
     "HybridWebAuthnClient",
@@ -134,5 +144,7 @@ __all__ = [
     "TunnelProblem",
     "answer",
     "connect",
+    "get_assertion",
     "invite",
+    "make_credential",
 ]

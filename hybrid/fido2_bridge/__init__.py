@@ -9,6 +9,7 @@ Below them, without python-fido2 and without a loop:
 - `extensions`: prf, largeBlob and credProps between website and phone.
 - `answers` and `credential_key`: the phone's bytes, parsed; nothing in them is believed.
 - `ceremony`: plan, request, checked result, JSON.
+- `webauthn`: the whole of that in one call, for programs on the loop.
 - `info`: getInfo as a table.
 
 A command line imports those modules directly; python-fido2 is loaded only when one of the names here is used.
@@ -21,8 +22,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hybrid.fido2_bridge.client import HybridClientDataCollector, HybridWebAuthnClient
     from hybrid.fido2_bridge.device import CtapSession, HybridCtapDevice
+    from hybrid.fido2_bridge.webauthn import get_assertion, make_credential
 
-__all__ = ["CtapSession", "HybridClientDataCollector", "HybridCtapDevice", "HybridWebAuthnClient"]
+__all__ = [
+    "CtapSession",
+    "HybridClientDataCollector",
+    "HybridCtapDevice",
+    "HybridWebAuthnClient",
+    "get_assertion",
+    "make_credential",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,6 +40,10 @@ def __getattr__(name: str) -> Any:
         from hybrid.fido2_bridge import client
 
         return getattr(client, name)
+    if name in ("get_assertion", "make_credential"):
+        from hybrid.fido2_bridge import webauthn
+
+        return getattr(webauthn, name)
     if name in ("CtapSession", "HybridCtapDevice"):
         from hybrid.fido2_bridge import device
 

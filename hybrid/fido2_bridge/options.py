@@ -58,7 +58,7 @@ def assertion_options(rp_id: str, options_json: str | bytes | None = None, *, ch
     Raises:
         RequestRefused: unreadable, or for another RP id: `OPTIONS`; or one of them is no domain name: `RP_ID`.
     """
-    members = {} if options_json is None else _load(options_json)
+    members = {} if options_json is None else load_options(options_json)
     _same_rp_id(_optional(members, "rpId", str), rp_id)
     return read_assertion_options({"rpId": rp_id, "challenge": challenge, **members})
 
@@ -84,7 +84,7 @@ def registration_options(
         members: Mapping[str, Any] = {}
         defaults["authenticatorSelection"] = {"residentKey": "required"}
     else:
-        members = _load(options_json)
+        members = load_options(options_json)
     rp = _given(_optional(members, "rp", Mapping) or {})
     _same_rp_id(_optional(rp, "id", str), rp_id)
     user = {"id": user_id, "name": user_name} | _given(_optional(members, "user", Mapping) or {})
@@ -138,14 +138,21 @@ def read_registration_options(members: Mapping[str, Any]) -> RegistrationOptions
     )
 
 
-def _load(options_json: str | bytes) -> Mapping[str, Any]:
-    try:
-        members = json.loads(options_json)
-    except (ValueError, RecursionError):
-        raise _refused("the options are not JSON") from None
-    if isinstance(members, dict) and "publicKey" in members:
+def load_options(options: Mapping[str, Any] | str | bytes) -> Mapping[str, Any]:
+    """Members of a website's options: JSON text or parsed, bare or under ``publicKey``; nulls count as absent.
+
+    Raises:
+        RequestRefused: not JSON, or no object. `OPTIONS`.
+    """
+    members: Any = options
+    if isinstance(options, str | bytes):
+        try:
+            members = json.loads(options)
+        except (ValueError, RecursionError):
+            raise _refused("the options are not JSON") from None
+    if isinstance(members, Mapping) and "publicKey" in members:
         members = members["publicKey"]
-    if not isinstance(members, dict):
+    if not isinstance(members, Mapping):
         raise _refused("the options are not a JSON object")
     return _given(members)
 

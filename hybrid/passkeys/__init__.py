@@ -1,1 +1,23 @@
 """What the phone holds: the CTAP2 engine, its store, the person in front. Knows no tunnel."""
+
+from __future__ import annotations
+
+from hybrid.passkeys.consent import AlwaysApprove, Consent, Decision, NeverApprove, Prompt
+from hybrid.passkeys.engine import AAGUID, SoftwareAuthenticator
+from hybrid.passkeys.store import Credential, CredentialStore, MemoryStore
+from hybrid.passkeys.vault import Vault, open_vault
+
+__all__ = [
+    "AAGUID",
+    "AlwaysApprove",
+    "Consent",
+    "Credential",
+    "CredentialStore",
+    "Decision",
+    "MemoryStore",
+    "NeverApprove",
+    "Prompt",
+    "SoftwareAuthenticator",
+    "Vault",
+    "open_vault",
+]
