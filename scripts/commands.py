@@ -1,0 +1,99 @@
+"""The two commands as data, read off click: manual pages and completions are made from it. Has no words of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+from hybrid.cli.main import cli
+from tunnel_server.__main__ import command as tunnel_server
+
+FILE = "FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. `value` is empty for a flag; `choices` are the only values, if there are any."""
+
+    names: tuple[str, ...]
+    value: str
+    choices: tuple[str, ...]
+    is_file: bool
+    text: str
+    repeatable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What comes after the options, as the usage line shows it."""
+
+    text: str
+    is_file: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command, with its subcommands if it is a group. `text` has a paragraph on each line."""
+
+    name: str
+    text: str
+    options: tuple[Option, ...]
+    arguments: tuple[Argument, ...]
+    commands: tuple[Command, ...]
+
+    @property
+    def summary(self) -> str:
+        """First sentence, without its full stop."""
+        return self.text.split("\n")[0].partition(". ")[0].rstrip(".")
+
+
+def programs() -> list[Command]:
+    """`hybrid` and `tunnel-server`."""
+    return [_command("hybrid", cli, None), _command("tunnel-server", tunnel_server, None)]
+
+
+def _command(name: str, command: click.Command, parent: click.Context | None) -> Command:
+    context = click.Context(command, parent=parent, info_name=name, **command.context_settings)
+    parameters = command.get_params(context)
+    subcommands = command.commands if isinstance(command, click.Group) else {}
+    return Command(
+        name=name,
+        text="\n".join(_paragraphs(command.help or "")),
+        options=tuple(
+            _option(item, context) for item in parameters if isinstance(item, click.Option) and not item.hidden
+        ),
+        arguments=tuple(
+            Argument(item.make_metavar(context), _takes_file(item, item.metavar))
+            for item in parameters
+            if isinstance(item, click.Argument)
+        ),
+        commands=tuple(_command(sub_name, sub, context) for sub_name, sub in sorted(subcommands.items())),
+    )
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Paragraphs on a line each; \\b is click's mark for a paragraph that keeps its lines."""
+    for paragraph in text.split("\n\n"):
+        yield " ".join(line.strip() for line in paragraph.replace("\b", "").splitlines() if line.strip())
+
+
+def _option(option: click.Option, context: click.Context) -> Option:
+    choices = tuple(option.type.choices) if isinstance(option.type, click.Choice) else ()
+    metavar = "" if option.is_flag else option.make_metavar(context)
+    text = option.help or ""
+    if option.show_default and not option.is_flag and option.default is not None:
+        text = f"{text.rstrip('.')} ({option.default})."
+    return Option(
+        names=(*option.opts, *option.secondary_opts),
+        value=metavar,
+        choices=choices,
+        is_file=_takes_file(option, metavar),
+        text=text,
+        repeatable=option.multiple,
+    )
+
+
+def _takes_file(parameter: click.Parameter, metavar: str | None) -> bool:
+    return isinstance(parameter.type, click.Path) or FILE in (metavar or "") or "PATH" in (metavar or "")

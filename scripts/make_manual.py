@@ -1,0 +1,233 @@
+"""``python -m scripts.make_manual``: writes manual pages and completions under ``share/`` from the commands' options.
+
+They are committed, so that a wheel can be built without the project's dependencies; a test says when they are old.
+The completions are static: no program of ours starts while somebody types.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hybrid
+from scripts.commands import Command, Option, programs
+
+ROOT = Path(__file__).parents[1]
+_NOTE = "Made by scripts/make_manual.py from the command's own options; do not edit."
+
+
+def files() -> dict[str, str]:
+    """Content of every generated file, by its path in the checkout."""
+    made = {}
+    for program in programs():
+        name = program.name
+        made[f"share/man/man1/{name}.1"] = manual_page(program)
+        made[f"share/bash-completion/completions/{name}"] = bash(program)
+        made[f"share/zsh/site-functions/_{name}"] = zsh(program)
+        made[f"share/fish/vendor_completions.d/{name}.fish"] = fish(program)
+    return made
+
+
+def main() -> int:
+    """Write what changed; name it."""
+    for name, content in files().items():
+        path = ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != content:
+            path.write_text(content)
+            print(name)
+    return 0
+
+
+# --- manual pages: man(7) macros --------------------------------------------------------------------------------------
+
+
+def _roff(text: str) -> str:
+    escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in escaped.split("\n"))
+
+
+def _roff_options(options: tuple[Option, ...]) -> Iterator[str]:
+    for option in options:
+        names = ", ".join(f"\\fB{_roff(name)}\\fR" for name in option.names)
+        value = "|".join(option.choices) or option.value
+        yield ".TP"
+        yield names + (f" \\fI{_roff(value)}\\fR" if value else "")
+        yield _roff(option.text)
+
+
+def _roff_paragraphs(command: Command) -> list[str]:
+    first, *others = command.text.split("\n")
+    return [_roff(first), *(line for paragraph in others for line in (".PP", _roff(paragraph)))]
+
+
+def manual_page(program: Command) -> str:
+    """One page for the program, with a section for each of its commands."""
+    lines = [
+        f'.\\" {_NOTE}',
+        f'.TH {program.name.upper()} 1 "" "fido\\-hybrid {hybrid.__version__}" "User Commands"',
+        ".SH NAME",
+        f"{_roff(program.name)} \\- {_roff(program.summary[:1].lower() + program.summary[1:])}",
+        ".SH SYNOPSIS",
+    ]
+    for command in program.commands or (program,):
+        words = [program.name] if command is program else [program.name, command.name]
+        lines += [f".B {_roff(' '.join(words))}", "[\\fIOPTION\\fR]..." + _arguments(command), ".br"]
+    lines[-1:] = [".SH DESCRIPTION", *_roff_paragraphs(program)]
+    lines += [".SH OPTIONS", *_roff_options(program.options)]
+    if program.commands:
+        lines.append(".SH COMMANDS")
+    for command in program.commands:
+        lines += [f'.SS "{_roff(program.name)} {_roff(command.name)}{_arguments(command)}"', *_roff_paragraphs(command)]
+        lines += _roff_options(command.options)
+    return "\n".join(lines) + "\n"
+
+
+def _arguments(command: Command) -> str:
+    return "".join(f" \\fI{_roff(argument.text)}\\fR" for argument in command.arguments)
+
+
+# --- bash -------------------------------------------------------------------------------------------------------------
+
+
+def _function(program: Command) -> str:
+    return "_" + program.name.replace("-", "_")
+
+
+def _names(command: Command) -> str:
+    return " ".join(name for option in command.options for name in option.names)
+
+
+def _bash_values(command: Command) -> Iterator[str]:
+    """Branches by the word before: choices are offered, files left to readline, other values to the person."""
+    prefix = f"{command.name} "
+    for option in command.options:
+        if option.choices:
+            names = "|".join(f"'{prefix}{name}'" for name in option.names)
+            yield f"    {names}) COMPREPLY=($(compgen -W '{' '.join(option.choices)}' -- \"$word\")); return ;;"
+    files = [f"'{prefix}{name}'" for option in command.options if option.is_file for name in option.names]
+    if files:
+        yield f"    {'|'.join(files)}) compopt -o default; return ;;"
+    free = [
+        f"'{prefix}{name}'"
+        for option in command.options
+        if option.value and not option.choices and not option.is_file
+        for name in option.names
+    ]
+    if free:
+        yield f"    {'|'.join(free)}) return ;;"
+
+
+def _bash_options(command: Command) -> Iterator[str]:
+    yield f"    {command.name})"
+    yield f"      if [[ $word == -* ]]; then COMPREPLY=($(compgen -W '{_names(command)}' -- \"$word\"))"
+    if any(argument.is_file for argument in command.arguments):
+        yield "      else compopt -o default"
+    yield "      fi ;;"
+
+
+def bash(program: Command) -> str:
+    """For ``/usr/share/bash-completion/completions``; needs nothing of the bash-completion package."""
+    function = _function(program)
+    lines = [
+        f"# bash completion for {program.name}. {_NOTE}",
+        "# shellcheck shell=bash disable=SC2207",
+        f"{function}() {{",
+    ]
+    lines += ["  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}", "  COMPREPLY=()"]
+    if program.commands:
+        names = " ".join(command.name for command in program.commands)
+        lines += [
+            "  local command=${COMP_WORDS[1]}",
+            "  if ((COMP_CWORD == 1)); then",
+            f"    COMPREPLY=($(compgen -W '{names} {_names(program)}' -- \"$word\"))",
+            "    return",
+            "  fi",
+        ]
+    else:
+        lines.append(f"  local command={program.name}")
+    commands = program.commands or (program,)
+    lines += ['  case "$command $before" in', *(line for item in commands for line in _bash_values(item)), "  esac"]
+    lines += ["  case $command in", *(line for item in commands for line in _bash_options(item)), "  esac", "}"]
+    lines.append(f"complete -F {function} {program.name}")
+    return "\n".join(lines) + "\n"
+
+
+# --- zsh --------------------------------------------------------------------------------------------------------------
+
+
+def _zsh_text(text: str) -> str:
+    """For an _arguments specification inside single quotes."""
+    escaped = text.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
+    return escaped.replace("'", "'\\''")
+
+
+def _zsh_option(option: Option) -> str:
+    names = option.names[0] if len(option.names) == 1 else "{" + ",".join(option.names) + "}"
+    action = f"({' '.join(option.choices)})" if option.choices else "_files" if option.is_file else " "
+    value = f":{_zsh_text('value' if option.choices else option.value)}:{action}" if option.value else ""
+    exclusive = "*" if option.repeatable else f"({' '.join(option.names)})"
+    return f"'{exclusive}'{names}'[{_zsh_text(option.text.rstrip('.'))}]{value}'"
+
+
+def _zsh_arguments(command: Command) -> list[str]:
+    options = [_zsh_option(option) for option in command.options]
+    words = [f"'*:{_zsh_text(item.text)}:{'_files' if item.is_file else ' '}'" for item in command.arguments]
+    return [*options, *words]
+
+
+def zsh(program: Command) -> str:
+    """For a folder in zsh's fpath, as ``_NAME``."""
+    lines = [f"#compdef {program.name}", f"# {_NOTE}"]
+    own = " \\\n    ".join(_zsh_arguments(program))
+    if not program.commands:
+        return "\n".join([*lines, f"_arguments -s -S \\\n    {own}"]) + "\n"
+    lines += ["local curcontext=$curcontext state line ret=1", "typeset -A opt_args", "local -a commands=("]
+    lines += [f"  '{item.name}:{_zsh_text(item.summary)}'" for item in program.commands]
+    lines += [")", f"_arguments -C \\\n    {own} \\\n    '1: :->command' '*:: :->words' && ret=0", "case $state in"]
+    lines += ["  command) _describe -t commands command commands && ret=0 ;;", "  words)", "    case $line[1] in"]
+    for command in program.commands:
+        arguments = " \\\n        ".join(_zsh_arguments(command))
+        lines.append(f"      {command.name}) _arguments -s -S \\\n        {arguments} && ret=0 ;;")
+    lines += ["    esac ;;", "esac", "return ret"]
+    return "\n".join(lines) + "\n"
+
+
+# --- fish -------------------------------------------------------------------------------------------------------------
+
+
+def _fish_text(text: str) -> str:
+    return "'" + text.rstrip(".").replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _fish_options(program: Command, command: Command, condition: str) -> Iterator[str]:
+    for option in command.options:
+        words = ["complete", "-c", program.name, *(["-n", f"'{condition}'"] if condition else [])]
+        for name in option.names:
+            words += ["-l", name[2:]] if name.startswith("--") else ["-s", name[1:]]
+        if option.choices:
+            words += ["-x", "-a", f"'{' '.join(option.choices)}'"]
+        elif option.is_file:
+            words += ["-r", "-F"]
+        elif option.value:
+            words.append("-x")
+        yield " ".join([*words, "-d", _fish_text(option.text)])
+    if any(argument.is_file for argument in command.arguments):
+        yield " ".join(["complete", "-c", program.name, *(["-n", f"'{condition}'"] if condition else []), "-F"])
+
+
+def fish(program: Command) -> str:
+    """For fish's ``vendor_completions.d``."""
+    lines = [f"# fish completion for {program.name}. {_NOTE}", f"complete -c {program.name} -f"]
+    top = "__fish_use_subcommand" if program.commands else ""
+    lines += _fish_options(program, program, top)
+    for command in program.commands:
+        lines.append(f"complete -c {program.name} -n '{top}' -a {command.name} -d {_fish_text(command.summary)}")
+    for command in program.commands:
+        lines += _fish_options(program, command, f"__fish_seen_subcommand_from {command.name}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""For every test: with CI=true a skip that is not on the committed list fails; HYBRID_SOAK=1 asks more of properties.
+
+Tests with counts of their own read HYBRID_SOAK too, carry the mark `soak`, and tell their figures to `record_property`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+from hypothesis import HealthCheck, is_hypothesis_test, settings
+
+from tests.allowed_skips import LIST, is_allowed, read_list
+
+IN_CI = os.environ.get("CI") == "true"
+SOAK = os.environ.get("HYBRID_SOAK") == "1"
+ALLOWED = read_list(LIST.read_text(encoding="utf-8")) if IN_CI else {}
+
+_SOAK_FACTOR = 50
+
+
+def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    expected_failure = hasattr(report, "wasxfail")
+    if IN_CI and report.skipped and not expected_failure and not is_allowed(report.nodeid, ALLOWED):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, and not listed in .ci/{LIST.name}: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under HYBRID_SOAK=1 every property is tried many times as often as it asks for."""
+    if not SOAK:
+        return
+    for item in items:
+        test = getattr(item, "obj", None)
+        if test is not None and is_hypothesis_test(test):
+            # Hypothesis has no public way to ask more of a property that names its own number of examples.
+            function = getattr(test, "__func__", test)
+            own = function._hypothesis_internal_use_settings
+            function._hypothesis_internal_use_settings = settings(
+                own, max_examples=own.max_examples * _SOAK_FACTOR, suppress_health_check=list(HealthCheck)
+            )
