@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from hybrid import cbor
 from hybrid.errors import InvalidQR, LocalProtocolError, ProtocolError, QRProblem, RemoteProtocolError
 from hybrid.protocol.keys import (
-    COMPRESSED_SIZE,
     EID_KEY_SIZE,
     PSK_SIZE,
     SECRET_SIZE,
@@ -240,8 +239,6 @@ def _sized(value: bytes, size: int) -> bytes:
 
 
 def _public_key(value: bytes) -> PublicKey:
-    if len(value) != COMPRESSED_SIZE:
-        raise InvalidQR("the code's public key has the wrong size", QRProblem.KEY)
     try:
         return parse_compressed_point(value)
     except RemoteProtocolError as error:
