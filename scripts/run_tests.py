@@ -25,7 +25,6 @@ RESULTS = ROOT / ".test-results"
 IN_CI = os.environ.get("CI") == "true"
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-rfEs")
-TWO_PROCESSES = ("-n", "2", "--dist", "loadfile")
 CHECKS = {
     "lint": ("ruff", "check", "."),
     "format": ("ruff", "format", "--check", "."),
@@ -87,15 +86,15 @@ def main() -> int:
         case "check":
             check(totals)
         case "fast":
-            pytest(totals, "fast", *TWO_PROCESSES, "-m", "not slow")
+            pytest(totals, "fast", "-m", "not slow")
         case "test":
             check(totals)
-            pytest(totals, "tests", *TWO_PROCESSES)
+            pytest(totals, "tests")
             radio_vms(totals)
             part(totals, "fuzzing", sys.executable, "-m", "tests.fuzz", "--seconds", str(FUZZ_SECONDS))
         case "soak":
             os.environ["HYBRID_SOAK"] = "1"
-            pytest(totals, "soak", *TWO_PROCESSES, "-m", "soak or hypothesis", "--timeout", "0")
+            pytest(totals, "soak", "-m", "soak or hypothesis", "--timeout", "0")
             part(totals, "fuzzing", sys.executable, "-m", "tests.fuzz", "--seconds", str(options.seconds))
     for figure in totals.figures:
         print(figure)
