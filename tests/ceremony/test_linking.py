@@ -18,7 +18,7 @@ from hybrid.protocol.contact import ClientPayload
 from hybrid.protocol.linking import Link
 from hybrid.protocol.tunnel import TunnelRequest
 from hybrid.testing.peers import phones
-from tests.ceremony.rig import REQUEST, Place, ask, until
+from tests.ceremony.rig import REQUEST, Place, SlowAir, SlowTunnels, ask, turns, until
 
 TINY = 0.02
 
@@ -260,3 +260,22 @@ class _Held:
         self.has_opened = True
         await self._released.wait()
         return channel
+
+
+async def test_a_contact_is_cancelled_at_every_turn() -> None:
+    ended_well = 0
+    for turn in range(80):
+        place = Place(tunnels=MemoryTunnels(signals=True))
+        pair = _Pair()
+        serving = asyncio.create_task(pair.serve(place, phones.Phone()))
+        session = hybrid.connect(pair.link, scanner=SlowAir(place.air), tunnels=SlowTunnels(place.tunnels))
+        client = asyncio.create_task(ask(session))
+        await turns(turn)
+        client.cancel()
+        await asyncio.wait([client])
+        ended_well += not client.cancelled()
+        await turns(20)
+        serving.cancel()  # it may wait for a contact that never came
+        await asyncio.wait([serving])
+        place.assert_nothing_left()
+    assert 0 < ended_well < 60

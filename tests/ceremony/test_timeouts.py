@@ -104,11 +104,11 @@ async def test_a_call_can_have_its_own_time(place: Place) -> None:
 async def test_the_time_of_the_person_is_the_backends_own(place: Place) -> None:
     invitation = hybrid.invite()
     backend = Backend(prompts=True)
-    timeouts = hybrid.PhoneTimeouts(request=TINY, close=TINY)
+    timeouts = hybrid.PhoneTimeouts(request=0.25)
     phone = asyncio.create_task(place.answer(invitation.url, backend, timeouts=timeouts))
     client = asyncio.create_task(ask(place.connect(invitation)))
     await until(lambda: backend.is_open)
-    await asyncio.sleep(3 * TINY)
+    await asyncio.sleep(0.3)
     backend.approve()
     assert await client == RESPONSE
     assert (await phone).statuses == [0]
