@@ -17,7 +17,7 @@ from typing import assert_never
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hybrid.driving import MessageChannel, OnEvent, Progress, check_simulation, in_time, stop
-from hybrid.errors import HybridError, LinkGone, LocalProtocolError, PeerClosed, PeerTimeout, Stage
+from hybrid.errors import HybridError, LinkGone, LocalProtocolError, PeerClosed, Stage
 from hybrid.events import Event, LinkForgotten, Proximity, RequestSent, Scanning
 from hybrid.invitation import Invitation
 from hybrid.ports import Channel, Scanner, TunnelService
@@ -120,11 +120,17 @@ class Session:
         return await self._run.call(request, timeout)
 
     async def finish(self) -> None:
-        """Tell the phone that no more requests come. Updates are read on for `ClientTimeouts.linger` seconds."""
+        """Tell the phone that no more requests come. Updates are read on for `ClientTimeouts.linger` seconds, then
+        the channel closes.
+        """
         await self._run.finish()
 
     async def wait_for_link(self) -> Link | None:
-        """Finish, then wait for a link until the phone closes or the linger time ends."""
+        """Finish, then wait for a link until the phone closes or the linger time ends.
+
+        Raises:
+            RemoteProtocolError, TunnelError: the session broke meanwhile; answers that came before stay good.
+        """
         await self._run.finish()
         return await self._run.linger()
 
@@ -183,7 +189,7 @@ def _default_tunnels() -> TunnelService:
 
 
 class _Run:
-    """One session's tasks: at most one scan and one reader besides the caller's own."""
+    """One session's tasks: at most a scan, a reader and the end of lingering besides the caller's own."""
 
     def __init__(
         self,
@@ -207,6 +213,7 @@ class _Run:
         self._channel: MessageChannel | None = None
         self._scan: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._end_of_linger: asyncio.Task[None] | None = None
         self._is_over = False
 
     # the ceremony
@@ -254,8 +261,7 @@ class _Run:
             await self._say_goodbye()
 
     async def linger(self) -> Link | None:
-        with suppress(PeerTimeout):
-            await self._progress.wait(self._has_link_or_end, Stage.RESPONSE, self._timeouts.linger)
+        await self._progress.wait(self._has_link_or_end, Stage.RESPONSE, None)  # lingering ends by itself
         return self.machine.link
 
     def _has_link_or_end(self) -> bool:
@@ -272,6 +278,7 @@ class _Run:
             ending.push_async_callback(self._close_channel)
             ending.push_async_callback(stop, self._reader)
             ending.push_async_callback(stop, self._scan)
+            ending.push_async_callback(stop, self._end_of_linger)
             # A call may be open in another task, e.g. one that a worker thread waits for.
             ending.callback(self._progress.failed, LocalProtocolError("this session is over"))
             ending.callback(self.machine.fail)
@@ -290,6 +297,8 @@ class _Run:
         with suppress(HybridError, TimeoutError):
             async with asyncio.timeout(self._timeouts.close):
                 await self._act()
+        if self.machine.state is State.LINGERING and self._end_of_linger is None and not self._is_over:
+            self._end_of_linger = self._progress.spawn(self._stop_lingering)
 
     # wishes and news
 
@@ -353,6 +362,12 @@ class _Run:
             self.machine.fail()
             raise
         self._progress.changed()
+
+    async def _stop_lingering(self) -> None:
+        await asyncio.sleep(self._timeouts.linger)
+        self.machine.fail()
+        self._progress.changed()
+        await self._close_channel()
 
     def _opener(self) -> Opener | None:
         return self.machine.opener

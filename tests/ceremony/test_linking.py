@@ -102,6 +102,16 @@ async def test_without_a_link_the_wait_ends_in_time(place: Place) -> None:
     place.assert_nothing_left()
 
 
+async def test_a_session_that_stays_open_stops_reading_in_time(place: Place) -> None:
+    invitation = hybrid.invite(accept_link=True)
+    running = _start(place, invitation, phones.NeverCloses())
+    async with place.connect(invitation, timeouts=hybrid.ClientTimeouts(linger=TINY)) as session:
+        await session.call(REQUEST)
+        await session.finish()
+        await running  # the phone sees the channel close while the session is still open
+    place.assert_nothing_left()
+
+
 @pytest.mark.parametrize("phone_type", [phones.BadLinkingProof, phones.UnreadableUpdate])
 async def test_a_bad_link_is_dropped_and_the_session_goes_on(place: Place, phone_type: type[phones.Linking]) -> None:
     invitation = hybrid.invite(accept_link=True)
