@@ -48,10 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         test = getattr(item, "obj", None)
-        if test is not None and is_hypothesis_test(test):
-            # Hypothesis has no public way to ask more of a property that names its own number of examples.
-            function = getattr(test, "__func__", test)
-            own = function._hypothesis_internal_use_settings
-            function._hypothesis_internal_use_settings = settings(
-                own, max_examples=own.max_examples * _SOAK_FACTOR, suppress_health_check=list(HealthCheck)
-            )
+        if test is None or not is_hypothesis_test(test):
+            continue
+        # Hypothesis has no public way to ask more of a property that names its own number of examples.
+        function = getattr(test, "__func__", test)
+        name = "_hypothesis_internal_use_settings"
+        holder, name = (function, name) if hasattr(function, name) else (test.__self__, "settings")  # a state machine
+        own = getattr(holder, name)
+        more = settings(own, max_examples=own.max_examples * _SOAK_FACTOR, suppress_health_check=list(HealthCheck))
+        setattr(holder, name, more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -173,4 +174,4 @@ class BothMachines(RuleBasedStateMachine):
 
 
 BothMachines.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None, database=None)
-TestBothMachines = BothMachines.TestCase
+TestBothMachines = pytest.mark.timeout(600)(BothMachines.TestCase)  # a soak tries it 6,000 times
