@@ -18,7 +18,7 @@ from typing import assert_never
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hybrid.driving import MessageChannel, OnEvent, Progress, check_simulation, in_time, stop
-from hybrid.errors import HybridError, InvalidQR, PeerClosed, QRProblem, Stage
+from hybrid.errors import HybridError, InvalidQR, PeerClosed, PeerTimeout, QRProblem, Stage, TunnelError
 from hybrid.events import Advertising, CodeIsOld, Event, ResponseSent
 from hybrid.ports import Advertiser, CtapBackend, Peer, TunnelService
 from hybrid.protocol.authenticator import (
@@ -232,12 +232,26 @@ class _Run:
                 case Serve(request):
                     self._work = self._progress.spawn(self._work_on, request)
                 case Send(message):
-                    if self._channel is not None:
-                        await self._channel.send(message)
+                    await self._send(message)
                 case CloseChannel():
                     await self._close_channel()
                 case _:
                     assert_never(action)
+
+    async def _send(self, message: bytes) -> None:
+        assert self._channel is not None
+        try:
+            await self._channel.send(message)
+        except TunnelError:
+            # The client may have left a moment ago, which is no error; the reader finds out.
+            with suppress(PeerTimeout):
+                await self._progress.wait(self._is_left, self._machine.stage, self._timeouts.close)
+            self._progress.check()
+            if not self._is_left():
+                raise
+
+    def _is_left(self) -> bool:
+        return self._machine.state in (State.FINISHING, State.CLOSED)
 
     def _tell(self) -> None:
         for event in self._machine.events():

@@ -17,7 +17,7 @@ from typing import assert_never
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hybrid.driving import MessageChannel, OnEvent, Progress, check_simulation, in_time, stop
-from hybrid.errors import HybridError, LinkGone, LocalProtocolError, PeerClosed, Stage
+from hybrid.errors import HybridError, LinkGone, LocalProtocolError, PeerClosed, PeerTimeout, Stage, TunnelError
 from hybrid.events import Event, LinkForgotten, Proximity, RequestSent, Scanning
 from hybrid.invitation import Invitation
 from hybrid.ports import Channel, Scanner, TunnelService
@@ -318,12 +318,22 @@ class _Run:
                     self._reader = self._progress.spawn(self._read, self._channel)
                     await self._act()
                 case Send(message):
-                    if self._channel is not None:
-                        await self._channel.send(message)
+                    await self._send(message)
                 case CloseTunnel():
                     await self._close_channel()
                 case _:
                     assert_never(action)
+
+    async def _send(self, message: bytes) -> None:
+        assert self._channel is not None
+        try:
+            await self._channel.send(message)
+        except TunnelError:
+            # The phone may have closed a moment ago; then the reader finds out, and tells better what happened.
+            with suppress(PeerTimeout):
+                await self._progress.wait(self._is_closed, self.machine.stage, self._timeouts.close)
+            self._progress.check()
+            raise
 
     async def _open(self, request: TunnelRequest) -> Channel:
         try:

@@ -161,6 +161,48 @@ async def test_a_connection_lost_after_the_answer_changes_nothing_for_the_client
     place.assert_nothing_left()
 
 
+async def test_a_phone_that_closes_just_before_the_request_is_a_clean_close(place: Place) -> None:
+    invitation = hybrid.invite()
+    phone = phones.HangsUp(Stage.REQUEST)
+    running = asyncio.create_task(phone.run(invitation.url, advertiser=place.air, tunnels=place.tunnels))
+    with pytest.raises(hybrid.PeerClosed) as caught:
+        await ask(place.connect(invitation, tunnels=relays.ClosesLate(place.tunnels, TINY)))
+    assert caught.value.stage is Stage.RESPONSE
+    await running
+    place.assert_nothing_left()
+
+
+@pytest.mark.parametrize("client_type", [clients.LeavesWhileAsking, clients.HangsUpWhileAsking])
+async def test_a_client_that_leaves_just_before_the_answer_is_no_error(
+    place: Place, client_type: type[clients.Client]
+) -> None:
+    invitation = hybrid.invite()
+    client = asyncio.create_task(client_type(REQUEST).run(invitation, scanner=place.air, tunnels=place.tunnels))
+    served = await place.answer(invitation.url, tunnels=relays.ClosesLate(place.tunnels, TINY))
+    await client
+    assert served.statuses in ([], [0])  # the answer was given, or the client seen leaving before
+    place.assert_nothing_left()
+
+
+async def test_a_relay_that_takes_nothing_is_lost_in_time(place: Place) -> None:
+    # Sending fails, and nobody ever closes: the first failure stands.
+    invitation = hybrid.invite()
+    phone = asyncio.create_task(
+        phones.SilentAt(Stage.HANDSHAKE).run(invitation.url, advertiser=place.air, tunnels=place.tunnels)
+    )
+    timeouts = hybrid.ClientTimeouts(close=TINY)
+    with pytest.raises(hybrid.TunnelError) as caught:
+        await ask(place.connect(invitation, tunnels=_TakesNothing(place.tunnels), timeouts=timeouts))
+    assert caught.value.reason is TunnelProblem.LOST
+    await phone
+    place.assert_nothing_left()
+
+
+class _TakesNothing(relays.Relay):
+    async def before_send(self) -> None:
+        raise hybrid.TunnelError("not taken", host="a relay", reason=TunnelProblem.LOST)
+
+
 async def test_a_relay_that_only_hands_on(place: Place) -> None:
     invitation = hybrid.invite()
     phone = asyncio.create_task(place.answer(invitation.url, tunnels=relays.Relay(place.tunnels)))

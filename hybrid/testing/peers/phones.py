@@ -332,7 +332,7 @@ class UnannouncedJson(Phone):
 
 
 class UnaskedAnswer(Phone):
-    """Answers before anybody asked."""
+    """Answers before anybody asked. A client that asks before this arrives takes it for the answer."""
 
     async def talk(self) -> None:
         await self.wire.send_frame(MessageType.CTAP, self.response)

@@ -39,6 +39,9 @@ class Relay:
         """Give what arrives instead of message number `index`."""
         return [message]
 
+    async def before_end(self) -> None:
+        """Called when the other side has closed, before this side is told."""
+
 
 class RelayedChannel:
     """A channel through a `Relay`."""
@@ -71,6 +74,7 @@ class RelayedChannel:
         while not self._arrived:
             message = await self._channel.receive()
             if message is None:
+                await self._relay.before_end()
                 return None
             index, self._received = self._received, self._received + 1
             self._arrived.extend(await self._relay.deliver(index, message))
@@ -167,6 +171,17 @@ class SlowToSend(Relay):
         self.seconds = seconds
 
     async def after_send(self) -> None:
+        await asyncio.sleep(self.seconds)
+
+
+class ClosesLate(Relay):
+    """Tells `seconds` late that the other side has closed; what is sent meanwhile fails."""
+
+    def __init__(self, tunnels: TunnelService, seconds: float) -> None:
+        super().__init__(tunnels)
+        self.seconds = seconds
+
+    async def before_end(self) -> None:
         await asyncio.sleep(self.seconds)
 
 
