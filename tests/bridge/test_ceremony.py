@@ -320,6 +320,7 @@ def test_a_malformed_assertion_is_a_protocol_error(members: Any) -> None:
         ATTESTED + cbor.encode({1: 3, 3: -257, -1: b"\xff" * 4096, -2: b"\x01\x00\x01"}),
         ATTESTED + cbor.encode(POINT) + b"\x00",
     ],
+    ids=lambda attested: f"{len(attested)} bytes",
 )
 def test_a_malformed_credential_is_a_protocol_error(attested: bytes) -> None:
     members = {1: "none", 2: authenticator_data(RP_ID, FLAGS | FLAG.AT) + attested, 3: {}}

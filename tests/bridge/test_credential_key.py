@@ -68,6 +68,7 @@ def test_other_curves(algorithm: int, curve: Any, digest: Any) -> None:
         ec.generate_private_key(ec.SECP256K1()).public_key().public_bytes(Encoding.PEM, SPKI),
         dsa.generate_parameters,
     ],
+    ids=["nothing", "text", "empty PEM", "empty map", "ML-DSA", "no point", "x25519", "secp256k1", "no bytes"],
 )
 def test_refuses_what_is_no_key_it_can_check(data: Any) -> None:
     if callable(data):
