@@ -48,6 +48,8 @@ class QRProblem(StrEnum):
     UNKNOWN_RELAY = "unknown-relay"
     USED = "used"
     NOT_FOUND = "not-found"
+    NOT_A_PICTURE = "not-a-picture"
+    SEVERAL = "several"
 
 
 class InvalidQR(HybridError, ValueError):

@@ -47,6 +47,13 @@ _PROBLEM_OF_ERROR = {
     "org.freedesktop.DBus.Error.Disconnected": BluetoothProblem.NO_SERVICE,
 }
 
+_SENTENCES = {
+    BluetoothProblem.OFF: "Bluetooth is switched off",
+    BluetoothProblem.DENIED: "the Bluetooth service does not let this program in",
+    BluetoothProblem.NO_SERVICE: "the Bluetooth service does not run",
+    BluetoothProblem.NO_ADAPTER: "the Bluetooth adapter is gone",
+}
+
 FAILURES = (DBusFastError, OSError, EOFError)
 """Every way a call on the bus can fail; a time-out is an `OSError`."""
 
@@ -68,7 +75,8 @@ def unavailable(error: Exception) -> BluetoothUnavailable:
             return error
         case DBusError():
             problem = problem_of_dbus_error(error.type)
-            return BluetoothUnavailable(f"the Bluetooth service says {error.type}: {error.text}", problem)
+            told = _SENTENCES.get(problem) or f"the Bluetooth service says {error.type}: {error.text}"
+            return BluetoothUnavailable(told, problem)
         case AuthError() | PermissionError():
             return BluetoothUnavailable("the system bus does not let us in", BluetoothProblem.DENIED)
         case TimeoutError():

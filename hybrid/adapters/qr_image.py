@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
 
 import zxingcpp
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hybrid.errors import InvalidQR, QRProblem
 from hybrid.protocol.qr import SCHEME
 
-_MAX_PIXELS = 100_000_000
+_MAX_SIZE = 1 << 28  # bytes
+_MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
 
 
 def read_code(path: Path) -> str:
     """Give the text of the ``FIDO:/`` code in the picture; other codes in it do not matter.
 
     Raises:
-        InvalidQR: `NOT_FOUND` if the file is no picture or shows no QR code, `NOT_FIDO` if only others, and if the
-            picture shows two different FIDO codes.
+        InvalidQR: `NOT_A_PICTURE`; `NOT_FOUND` if it shows no QR code, `NOT_FIDO` if only others, `SEVERAL` if it
+            shows two different FIDO codes.
         OSError: the file cannot be read.
     """
+    with path.open("rb") as file:
+        data = file.read(_MAX_SIZE + 1)
     try:
-        with Image.open(path) as image:
+        if len(data) > _MAX_SIZE:
+            raise ValueError
+        with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > _MAX_PIXELS:
-                raise InvalidQR("the picture is too large", QRProblem.NOT_FOUND)
+                raise ValueError
             grey = image.convert("L")
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        if isinstance(error, InvalidQR):
-            raise
-        raise InvalidQR("the file is not a picture", QRProblem.NOT_FOUND) from None
+    # Pillow's decoders raise these for files that are none of theirs, cut off, or bombs.
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError):
+        raise InvalidQR("the file is not a picture that can be read", QRProblem.NOT_A_PICTURE) from None
     texts = {
         found.text
         for found in zxingcpp.read_barcodes(grey, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))
@@ -40,5 +46,5 @@ def read_code(path: Path) -> str:
     if not codes:
         raise InvalidQR("the QR code in the picture is not a FIDO:/ code", QRProblem.NOT_FIDO)
     if len(codes) > 1:
-        raise InvalidQR("there are several FIDO:/ codes in the picture", QRProblem.NOT_FOUND)
+        raise InvalidQR("there are several FIDO:/ codes in the picture", QRProblem.SEVERAL)
     return codes[0]

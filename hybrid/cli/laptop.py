@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybrid.cli.files import check_relay, reason
-from hybrid.cli.messages import CtapFailure, UsageProblem
+from hybrid.cli.messages import CtapFailure, NoPasskeys, UsageProblem
 from hybrid.cli.terminal import Screen, save_qr
+from hybrid.errors import RequestRefused
 from hybrid.events import Proximity
 from hybrid.invitation import Invitation, invite
 from hybrid.protocol.ctap import Status
@@ -54,10 +55,13 @@ def get(
 
     wanted = assertion_options(rp_id, options_json, challenge=secrets.token_bytes(_CHALLENGE_SIZE))
     plan = plan_assertion(wanted, origin or f"https://{rp_id}")
-    key = load_public_key(public_key) if public_key is not None else None
+    try:
+        key = load_public_key(public_key) if public_key is not None else None
+    except RequestRefused as error:
+        raise UsageProblem(str(error), "give the passkey's public key with --public-key") from None
 
     async def ceremony(session: Session) -> dict[str, Any]:
-        request = plan.request(session.get_info)
+        request = plan.request(_get_info(session))
         answer = await session.call(request.message)
         _check_status(answer)
         return request.result(answer, public_key=key).to_json()
@@ -80,7 +84,7 @@ def create(options: LaptopOptions, rp_id: str, user: str | None, origin: str | N
     plan = plan_registration(wanted, origin or f"https://{rp_id}")
 
     async def ceremony(session: Session) -> dict[str, Any]:
-        request = plan.request(session.get_info)
+        request = plan.request(_get_info(session))
         answer = await session.call(request.message)
         _check_status(answer)
         return request.result(answer).to_json()
@@ -94,9 +98,17 @@ def info(options: LaptopOptions) -> int:
     async def ceremony(session: Session) -> dict[str, Any]:
         from hybrid.fido2_bridge.info import describe_get_info
 
+        if not session.get_info:
+            return {"features": list(session.features)}
         return describe_get_info(session.get_info, session.features)
 
     return _run(options, Hint.GET_ASSERTION, ceremony, None)
+
+
+def _get_info(session: Session) -> bytes:
+    if not session.get_info:
+        raise NoPasskeys
+    return session.get_info
 
 
 def _check_status(answer: bytes) -> None:

@@ -52,6 +52,8 @@ from hybrid.events import (
 )
 from hybrid.protocol.ctap import Command, Status
 
+_DAY = 86400  # seconds
+
 EXIT_BUG = 1
 EXIT_USAGE = 2
 EXIT_DECLINED = 3
@@ -87,6 +89,17 @@ class CtapFailure(HybridError):
     @property
     def identifier(self) -> str:
         return f"ctap.0x{self.status:02x}"
+
+
+class NoPasskeys(HybridError):
+    """The phone is there, and does not speak CTAP."""
+
+    def __init__(self) -> None:
+        super().__init__("the phone offers no passkeys over this connection")
+
+    @property
+    def identifier(self) -> str:
+        return "phone.no-ctap"
 
 
 class UsageProblem(HybridError):
@@ -139,7 +152,8 @@ def sentence_of(event: Event) -> str | None:
         case Advertising():
             return "on the air, waiting for the computer (keep the two close to each other)"
         case CodeIsOld(age):
-            return f"careful: this code is {age // 60} minutes old; is it the one on your own screen?"
+            old = f"{age // 60} minutes" if age < _DAY else "more than a day"
+            return f"careful: this code is {old} old; is it the one on your own screen?"
         case ClientArrived():
             return "the computer has arrived, the connection is secure"
         case RequestReceived(command):
@@ -196,6 +210,8 @@ def explain(error: HybridError) -> Explanation:
             return _explain_close(stage)
         case CtapFailure(status=status):
             return explain_status(status)
+        case NoPasskeys():
+            return Explanation(str(error), "use another phone, or another app on it", EXIT_PROTOCOL)
         case ResponseRejected():
             return Explanation(
                 f"the phone's answer is refused: {error}", "do not use it; try again with a new code", EXIT_PROTOCOL
@@ -219,6 +235,10 @@ def explain_at_phone(error: HybridError) -> Explanation:
     match error:
         case CtapFailure(status=status):
             return explain_sent_status(status)
+        case TunnelError(reason=TunnelProblem.STATUS, status=404):
+            return Explanation(
+                str(error), "the server is no relay that a phone can wait at; check --relay", EXIT_NETWORK
+            )
         case HandshakeFailed():
             return Explanation(
                 "the computer came, but its keys do not match this code",
@@ -246,6 +266,8 @@ def _status_hint(status: int | None) -> str:
             return "this relay does not serve everybody; check --relay-name"
         case 404 | 410:
             return "the phone may have given up, or this is no relay: start again with a new code, or check --relay"
+        case 409:
+            return "another phone answers this code already; let the computer show a new one"
         case 429 | 503:
             return "the relay is busy: wait a minute, then start again with a new code"
         case _:
@@ -268,7 +290,7 @@ def _explain_close(stage: Stage) -> Explanation:
             )
         case Stage.HANDSHAKE | Stage.GREETING:
             return Explanation(
-                f"the phone left during the {stage} stage",
+                f"the phone left {_BEFORE[stage]}",
                 "keep it awake and online, and start again with a new code",
                 EXIT_PROTOCOL,
             )
@@ -303,7 +325,7 @@ def _explain_timeout(stage: Stage, seconds: float) -> Explanation:
             )
         case Stage.HANDSHAKE | Stage.GREETING:
             return Explanation(
-                f"the phone stopped answering during the {stage} stage ({within})",
+                f"the phone fell silent {_BEFORE[stage]} ({within})",
                 "keep it awake and online, and start again with a new code",
                 EXIT_TIMEOUT,
             )
@@ -393,6 +415,11 @@ def explain_sent_status(status: int) -> Explanation:
 
 _OUR_BUG = "this is a bug of ours: report it, with what HYBRID_DEBUG=1 adds to the output"
 
+_BEFORE = {
+    Stage.HANDSHAKE: "before the connection was secure",
+    Stage.GREETING: "before it introduced itself",
+}
+
 _REFUSAL_HINTS = {
     RefusalReason.RP_ID: "check the RP id and --origin; a site may only use its own domain",
     RefusalReason.OPTIONS: "give the options as the site sends them: JSON of WebAuthn, bare or in publicKey",
@@ -407,6 +434,8 @@ _QR_HINTS = {
     QRProblem.NO_CHANNEL: "the computer asks for a channel that this phone does not have; use another phone",
     QRProblem.UNKNOWN_RELAY: "use --service-id with a relay that the computer knows, 0 or 1",
     QRProblem.USED: "codes are good for one try; let the computer show a new one",
+    QRProblem.NOT_A_PICTURE: "give a whole PNG or JPEG file with --qr-image",
+    QRProblem.SEVERAL: "cut the picture down to the code that you mean",
     QRProblem.NOT_FOUND: "take a sharper picture in which the whole code is visible",
 }
 
