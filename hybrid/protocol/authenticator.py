@@ -184,6 +184,7 @@ class QrIntroduction:
 
     Raises:
         InvalidQR: the client does not know our relay, or shares no channel with us. Checked before any traffic.
+        LocalProtocolError: nobody has been assigned this service id.
     """
 
     qr: QrInvitation
@@ -195,7 +196,10 @@ class QrIntroduction:
             raise InvalidQR("the code offers no channel that this phone knows", QRProblem.NO_CHANNEL)
         if not self.qr.knows_service(self.service_id):
             raise InvalidQR("the computer that shows this code does not know our relay", QRProblem.UNKNOWN_RELAY)
-        tunnel_domain(self.service_id)
+        try:
+            tunnel_domain(self.service_id)
+        except RemoteProtocolError as error:
+            raise LocalProtocolError(str(error)) from None
 
     @property
     def hint(self) -> Hint | None:

@@ -491,3 +491,9 @@ def test_no_secret_shows() -> None:
     marker = secret("qr secret", 16)
     for value in (Serve(marker), Send(marker), Advertise(marker), QrIntroduction(invitation(), 0, NONCE)):
         assert repr(marker)[2:-1] not in repr(value)
+
+
+def test_a_service_id_that_nobody_has_is_our_own_mistake() -> None:
+    qr = QrInvitation(CLIENT_IDENTITY.public_key(), bytes(16), known_domains=200)
+    with pytest.raises(LocalProtocolError, match="5 is not assigned"):
+        QrIntroduction(qr, 5, NONCE)
