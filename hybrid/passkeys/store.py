@@ -26,8 +26,12 @@ class Credential:
     """One passkey.
 
     `private_key`: PKCS#8 DER; `algorithm`: COSE number; times in seconds since 1970, `last_used_at` None before the
-    first use; `use_count` is local and never sent; `backup_eligible` is fixed for life, `backed_up` may change and is
-    never true without it.
+    first use; `use_count` is local and never sent; `sign_count` is, None for the constant 0 of a phone;
+    `backup_eligible` is fixed for life, `backed_up` may change and is never true without it; `discoverable`: found
+    without its id; `cred_protect`: 1 to 3; `secret_uv`, `secret_no_uv`: 32-byte keys of prf and hmac-secret with and
+    without user verification; `cred_blob`, `large_blob_key`: extension values; `large_blob`: compressed bytes and the
+    size before compression; `payments`: usable for third-party payment; `aaguid`: 16 bytes of the maker, None for
+    ours; `origin_store`: the format that it was imported from; `note`: of its owner.
     """
 
     credential_id: bytes
@@ -45,6 +49,18 @@ class Credential:
     backup_eligible: bool = False
     backed_up: bool = False
     state: CredentialState = CredentialState.ACTIVE
+    sign_count: int | None = None
+    discoverable: bool = True
+    cred_protect: int = 1
+    secret_uv: bytes | None = None
+    secret_no_uv: bytes | None = None
+    cred_blob: bytes | None = None
+    large_blob_key: bytes | None = None
+    large_blob: tuple[bytes, int] | None = None
+    payments: bool = False
+    aaguid: bytes | None = None
+    origin_store: str | None = None
+    note: str | None = None
 
     @property
     def usable(self) -> bool:
@@ -68,8 +84,12 @@ class CredentialStore(Protocol):
         """Whether new passkeys are copied to other devices."""
         ...
 
-    def credentials(self, rp_id: str) -> list[Credential]:
-        """Every record of this RP id in every state, in the order of their making."""
+    def credentials(self, rp_id: str | None = None) -> list[Credential]:
+        """Every record of this RP id, or of all, in every state, in the order of their making."""
+        ...
+
+    def find(self, credential_id: bytes) -> Credential | None:
+        """The record with this id, in whatever state."""
         ...
 
     def add(self, credential: Credential, *, superseding: Collection[bytes] = ()) -> None:
@@ -80,8 +100,20 @@ class CredentialStore(Protocol):
         """Change the state of passkeys; unknown ids are passed over."""
         ...
 
+    def update(self, credential: Credential) -> None:
+        """Put `credential` in the place of the record with its id; nothing happens if there is none."""
+        ...
+
     def note_use(self, credential_id: bytes, at: int) -> None:
         """Count a sign-in. It proves that the client got the passkey, so an unconfirmed one becomes active."""
+        ...
+
+    def setting(self, name: str) -> bytes | None:
+        """A value that the engine keeps beside the passkeys, e.g. its PIN state."""
+        ...
+
+    def keep_setting(self, name: str, value: bytes | None) -> None:
+        """Keep such a value, or forget it."""
         ...
 
 
@@ -93,9 +125,26 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._credentials: dict[bytes, Credential] = {}
+        self._settings: dict[str, bytes] = {}
 
-    def credentials(self, rp_id: str) -> list[Credential]:
-        return [credential for credential in self._credentials.values() if credential.rp_id == rp_id]
+    def credentials(self, rp_id: str | None = None) -> list[Credential]:
+        return [credential for credential in self._credentials.values() if rp_id in (None, credential.rp_id)]
+
+    def find(self, credential_id: bytes) -> Credential | None:
+        return self._credentials.get(credential_id)
+
+    def update(self, credential: Credential) -> None:
+        if credential.credential_id in self._credentials:
+            self._credentials[credential.credential_id] = credential
+
+    def setting(self, name: str) -> bytes | None:
+        return self._settings.get(name)
+
+    def keep_setting(self, name: str, value: bytes | None) -> None:
+        if value is None:
+            self._settings.pop(name, None)
+        else:
+            self._settings[name] = value
 
     def add(self, credential: Credential, *, superseding: Collection[bytes] = ()) -> None:
         self.set_state(superseding, CredentialState.SUPERSEDED, credential.created_at)

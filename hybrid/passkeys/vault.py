@@ -21,7 +21,7 @@ import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ _HEADER_CHECKSUM = 2
 _BODY_GENERATION = 1
 _BODY_RECORDS = 2
 _PASSKEY = "passkey"
+_SETTING = "setting"
 _LOCK_SECONDS = 5.0  # others hold it for one file write
 _LOCK_INTERVAL = 0.01
 
@@ -116,6 +117,10 @@ def _check_body(body: dict[Any, Any]) -> None:
             raise _corrupt()
         if record["kind"] == _PASSKEY:
             _to_credential(record)
+        if record["kind"] == _SETTING and (
+            type(record.get("name")) is not str or type(record.get("value")) is not bytes
+        ):
+            raise _corrupt()
 
 
 class Vault:
@@ -133,12 +138,39 @@ class Vault:
     def label(self) -> str:
         return str(self._path)
 
-    def credentials(self, rp_id: str) -> list[Credential]:
+    def credentials(self, rp_id: str | None = None) -> list[Credential]:
         return [
             _to_credential(record)
             for record in self.records()
-            if record["kind"] == _PASSKEY and record["rp_id"] == rp_id
+            if record["kind"] == _PASSKEY and rp_id in (None, record["rp_id"])
         ]
+
+    def find(self, credential_id: bytes) -> Credential | None:
+        for record in self.records():
+            if record["kind"] == _PASSKEY and record["id"] == credential_id:
+                return _to_credential(record)
+        return None
+
+    def update(self, credential: Credential) -> None:
+        with self.change() as records:
+            for record in records:
+                if record["kind"] == _PASSKEY and record["id"] == credential.credential_id:
+                    for member, _, _ in _OPTIONAL_MEMBERS:
+                        record.pop(member, None)
+                    record.update(_to_record(credential))
+
+    def setting(self, name: str) -> bytes | None:
+        for record in self.records():
+            if record["kind"] == _SETTING and record["name"] == name:
+                value: bytes = record["value"]
+                return value
+        return None
+
+    def keep_setting(self, name: str, value: bytes | None) -> None:
+        with self.change() as records:
+            records[:] = [record for record in records if record["kind"] != _SETTING or record["name"] != name]
+            if value is not None:
+                records.append({"kind": _SETTING, "name": name, "value": value})
 
     def add(self, credential: Credential, *, superseding: Collection[bytes] = ()) -> None:
         with self.change() as records:
@@ -214,10 +246,29 @@ _MEMBERS: tuple[tuple[str, str, type], ...] = (  # member in the file, field of 
     ("be", "backup_eligible", bool),
     ("bs", "backed_up", bool),
 )
+_OPTIONAL_MEMBERS: tuple[tuple[str, str, type], ...] = (  # absent where the field has its default
+    ("sign_count", "sign_count", int),
+    ("discoverable", "discoverable", bool),
+    ("cred_protect", "cred_protect", int),
+    ("secret_uv", "secret_uv", bytes),
+    ("secret_no_uv", "secret_no_uv", bytes),
+    ("cred_blob", "cred_blob", bytes),
+    ("large_blob_key", "large_blob_key", bytes),
+    ("large_blob", "large_blob", list),
+    ("payments", "payments", bool),
+    ("aaguid", "aaguid", bytes),
+    ("origin_store", "origin_store", str),
+    ("note", "note", str),
+)
+_DEFAULTS = {field.name: field.default for field in fields(Credential)}
 
 
 def _to_record(credential: Credential) -> Record:
     record: Record = {member: getattr(credential, name) for member, name, _ in _MEMBERS}
+    for member, name, kind in _OPTIONAL_MEMBERS:
+        value = getattr(credential, name)
+        if value != _DEFAULTS[name]:
+            record[member] = list(value) if kind is list else value
     return record | {"kind": _PASSKEY, "last_used_at": credential.last_used_at, "state": credential.state.value}
 
 
@@ -231,8 +282,23 @@ def _to_credential(record: Record) -> Credential:
         known_state = CredentialState(state)
     except ValueError:
         known_state = CredentialState.HIDDEN  # of a later version: keep it, do not offer it
-    fields = {name: record[member] for member, name, _ in _MEMBERS}
-    return Credential(**fields, last_used_at=last_used_at, state=known_state)
+    values = {name: record[member] for member, name, _ in _MEMBERS}
+    for member, name, kind in _OPTIONAL_MEMBERS:
+        if member in record:
+            values[name] = _optional(record[member], kind)
+    return Credential(**values, last_used_at=last_used_at, state=known_state)
+
+
+def _optional(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise _corrupt()
+    if kind is not list:
+        return value
+    match value:  # the one list: a large blob
+        case [bytes(data), int(size)] if size >= 0:
+            return data, size
+        case _:
+            raise _corrupt()
 
 
 def _set_state(records: list[Record], credential_ids: Collection[bytes], state: CredentialState, at: int) -> None:
