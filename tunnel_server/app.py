@@ -252,7 +252,9 @@ class _Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """End as soon as all has been sent."""
-        self._transport.close()
+        # asyncio's transport for TLS forgets its connection when closed twice, and can then not be aborted.
+        if not self._transport.is_closing():
+            self._transport.close()
 
     def set_reading(self, reading: bool) -> None:
         """Take more bytes from this side, or make it wait."""
@@ -337,10 +339,10 @@ class _Connection(asyncio.Protocol):
         if self._transport.can_write_eof():
             self._transport.write_eof()
         elif clean:
-            self._transport.close()
+            self.finish()
         elif self._closing_later is None:
             loop = asyncio.get_running_loop()
-            self._closing_later = loop.call_later(_TLS_GRACE, self._transport.close)
+            self._closing_later = loop.call_later(_TLS_GRACE, self.finish)
 
 
 class Server:

@@ -310,6 +310,24 @@ class WebSocketChannel:
         )
 
 
+class _ClosedOnce:
+    """A transport that does not mind a second `close`, which comes from us or from the library.
+
+    asyncio's transport for TLS then forgets its connection, so that a later `abort` does nothing, and raises
+    `AttributeError` on Python 3.11.2.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def close(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Connection(ClientConnection):
     """A connection that ends by itself once nothing more can come, and that remembers whether text came.
 
@@ -318,6 +336,9 @@ class _Connection(ClientConnection):
     """
 
     text_arrived = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.BaseTransport, _ClosedOnce(cast(asyncio.Transport, transport))))
 
     def process_event(self, event: Event) -> None:
         if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
