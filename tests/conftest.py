@@ -46,6 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under HYBRID_SOAK=1 every property is tried many times as often as it asks for."""
     if not SOAK:
         return
+    done: list[object] = []
     for item in items:
         test = getattr(item, "obj", None)
         if test is None or not is_hypothesis_test(test):
@@ -54,6 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         function = getattr(test, "__func__", test)
         name = "_hypothesis_internal_use_settings"
         holder, name = (function, name) if hasattr(function, name) else (test.__self__, "settings")  # a state machine
+        if holder in done:  # the cases of a parametrised test share one function
+            continue
+        done.append(holder)
         own = getattr(holder, name)
         more = settings(own, max_examples=own.max_examples * _SOAK_FACTOR, suppress_health_check=list(HealthCheck))
         setattr(holder, name, more)
