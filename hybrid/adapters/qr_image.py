@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from pathlib import Path
 
 import zxingcpp
@@ -14,6 +15,17 @@ from hybrid.protocol.qr import SCHEME
 
 _MAX_SIZE = 1 << 28  # bytes
 _MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
+
+# What Pillow's decoders raise for files that are none of theirs, cut off, or bombs.
+_NOT_A_PICTURE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 
 def read_code(path: Path) -> str:
@@ -29,12 +41,23 @@ def read_code(path: Path) -> str:
     try:
         if len(data) > _MAX_SIZE:
             raise ValueError
-        with Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+        with image:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError
             grey = image.convert("L")
     # Pillow's decoders raise these for files that are none of theirs, cut off, or bombs.
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError):
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ):
         raise InvalidQR("the file is not a picture that can be read", QRProblem.NOT_A_PICTURE) from None
     texts = {
         found.text

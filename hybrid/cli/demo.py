@@ -32,13 +32,13 @@ from fido2.webauthn import (
 from hybrid.adapters.memory import MemoryAir
 from hybrid.adapters.websocket_tunnel import WebSocketTunnels
 from hybrid.authenticator import answer
-from hybrid.cli.messages import EXIT_BUG
 from hybrid.cli.running import run_politely
 from hybrid.cli.terminal import Screen, event_name
 from hybrid.client import connect
+from hybrid.errors import HybridError
 from hybrid.fido2_bridge.ceremony import plan_assertion, plan_registration
 from hybrid.fido2_bridge.options import assertion_options, registration_options
-from hybrid.invitation import invite
+from hybrid.invitation import Invitation, invite
 from hybrid.passkeys.consent import AlwaysApprove
 from hybrid.passkeys.engine import SoftwareAuthenticator
 from hybrid.passkeys.vault import open_vault
@@ -69,8 +69,12 @@ _TOLD = {
 }
 
 
-class DemoFailed(Exception):
+class DemoFailed(HybridError):
     """A part of the demonstration went wrong; the message says which."""
+
+    @property
+    def identifier(self) -> str:
+        return "demo"
 
 
 class Story:
@@ -120,19 +124,15 @@ async def _demo() -> int:
             "simulated air: without dbus-daemon, laptop and phone share one process and prove no nearness "
             "(apt install dbus-daemon shows the real path)"
         )
-    try:
-        with tempfile.TemporaryDirectory(prefix="hybrid-demo-") as folder:
-            async with _relay(Path(folder)) as stage:
-                if daemon:
-                    async with virtual_bluez() as bluez:
-                        environment = stage.environment | bluez.environment
-                        stage = Stage(stage.relay, stage.ca, stage.vault, environment)
-                        await _play(story, _Processes(stage, story).run)
-                else:
-                    await _play(story, _OneProcess(stage, story).run)
-    except DemoFailed as failure:
-        print(f"hybrid: error: {failure}", file=sys.stderr)
-        return EXIT_BUG
+    with tempfile.TemporaryDirectory(prefix="hybrid-demo-") as folder:
+        async with _relay(Path(folder)) as stage:
+            if daemon:
+                async with virtual_bluez() as bluez:
+                    environment = stage.environment | bluez.environment
+                    stage = Stage(stage.relay, stage.ca, stage.vault, environment)
+                    await _play(story, _Processes(stage, story).run)
+            else:
+                await _play(story, _OneProcess(stage, story).run)
     return 0
 
 
@@ -273,32 +273,35 @@ class _OneProcess:
         hint = Hint.MAKE_CREDENTIAL if command == "create" else Hint.GET_ASSERTION
         invitation = invite(hint)
         self._story.event("laptop", "invitation")
-        async with asyncio.TaskGroup() as sides:
-            sides.create_task(
-                answer(
-                    invitation.url,
-                    self._phone,
-                    advertiser=self._air,
-                    tunnels=self._tunnels,
-                    on_event=lambda event: self._story.event("phone", event_name(event)),
-                    service_id=_SERVICE_ID,
-                )
-            )
-            async with connect(
-                invitation,
-                on_event=lambda event: self._story.event("laptop", event_name(event)),
-                scanner=self._air,
-                tunnels=self._tunnels,
-            ) as session:
-                text = json.dumps(options)
-                origin = f"https://{RP_ID}"
-                if command == "create":
-                    wanted = registration_options(RP_ID, text, challenge=b"", user_id=b"")
-                    making = plan_registration(wanted, origin).request(session.get_info)
-                    result = making.result(await session.call(making.message)).to_json()
-                else:
-                    request = plan_assertion(assertion_options(RP_ID, text, challenge=b""), origin).request(
-                        session.get_info
-                    )
-                    result = request.result(await session.call(request.message)).to_json()
-        return result
+        try:
+            async with asyncio.TaskGroup() as sides:
+                sides.create_task(self._be_phone(invitation.url))
+                return await self._be_laptop(invitation, command, json.dumps(options))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures  # who failed first stopped the other
+
+    async def _be_phone(self, code: str) -> None:
+        await answer(
+            code,
+            self._phone,
+            advertiser=self._air,
+            tunnels=self._tunnels,
+            on_event=lambda event: self._story.event("phone", event_name(event)),
+            service_id=_SERVICE_ID,
+        )
+
+    async def _be_laptop(self, invitation: Invitation, command: str, options: str) -> dict[str, Any]:
+        origin = f"https://{RP_ID}"
+        async with connect(
+            invitation,
+            on_event=lambda event: self._story.event("laptop", event_name(event)),
+            scanner=self._air,
+            tunnels=self._tunnels,
+        ) as session:
+            if command == "create":
+                wanted = registration_options(RP_ID, options, challenge=b"", user_id=b"")
+                making = plan_registration(wanted, origin).request(session.get_info)
+                return making.result(await session.call(making.message)).to_json()
+            asked = assertion_options(RP_ID, options, challenge=b"")
+            signing = plan_assertion(asked, origin).request(session.get_info)
+            return signing.result(await session.call(signing.message)).to_json()

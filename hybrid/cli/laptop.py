@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Ceremony = Callable[["Session"], Awaitable[dict[str, Any]]]
 
+_EXIT_BROKEN_PIPE = 141  # what shells give for SIGPIPE
 _CHALLENGE_SIZE = 32
 _USER_ID_SIZE = 32
 
@@ -155,21 +156,21 @@ async def _meet(options: LaptopOptions, invitation: Invitation, ceremony: Ceremo
         result = await ceremony(session)
         if session.proximity is not Proximity.BLUETOOTH:
             result["proximity"] = session.proximity.value
-        print_result(result)
-    return 0
+        return print_result(result)
 
 
-def print_result(document: dict[str, Any]) -> None:
-    """One JSON document on stdout, at once. Raises `UsageProblem`."""
+def print_result(document: dict[str, Any]) -> int:
+    """One JSON document on stdout, at once; give the exit code. Raises `UsageProblem`."""
     try:
         sys.stdout.write(json.dumps(document, indent=2 if sys.stdout.isatty() else None) + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError as error:
         with suppress(OSError):
             sys.stdout.close()  # or it would complain again at the end
+        if isinstance(error, BrokenPipeError):
+            return _EXIT_BROKEN_PIPE
         raise UsageProblem(f"the result cannot be written: {reason(error)}", "check where stdout goes") from None
+    return 0
 
 
 def _scanner(options: LaptopOptions) -> Scanner:

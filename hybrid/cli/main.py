@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import sys
@@ -28,7 +27,6 @@ from hybrid.errors import HybridError
 
 Command = Callable[..., Any]
 
-EXIT_BROKEN_PIPE = 141  # what shells give for SIGPIPE
 DEBUG = "HYBRID_DEBUG"  # set and not empty: an unforeseen exception shows where it came from
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -277,9 +275,6 @@ def _run(words: list[str]) -> int:
         return _fail(error)
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # of stdout; the screen minds its own
-        _forget_stdout()
-        return EXIT_BROKEN_PIPE
     except Exception as error:  # the outermost border: a person gets a sentence, whatever we forgot
         return _fail_unforeseen(error)
 
@@ -303,12 +298,6 @@ def _show_traceback(error: Exception, explanation: Explanation) -> None:
     if os.environ.get(DEBUG) and explanation.exit_code == EXIT_BUG:
         for line in "".join(traceback.format_exception(error)).splitlines():
             _screen.debug(line)
-
-
-def _forget_stdout() -> None:
-    """Nobody reads it any more: what is left in its buffer must not become a complaint at the end."""
-    with contextlib.suppress(OSError):
-        sys.stdout.close()
 
 
 def _lower(message: str) -> str:

@@ -147,7 +147,7 @@ class Screen:
             self._line(line)
         self._code_lines = len(lines)
         self._lines_after_code = 0
-        self.say("show this code to your phone; never scan one that somebody else sends you")
+        self.say("show this code to your phone; never scan one that others send you")
 
     def _can_show(self, text: str) -> bool:
         try:

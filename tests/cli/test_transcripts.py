@@ -13,7 +13,6 @@ from tests.cli.scenarios import SCENARIOS
 from tests.cli.stage import Stage
 from tests.cli.transcript import GOLDEN, render, try_out
 
-
 _SAY_IT_THEIR_WAY = ("usage-no-arguments", "vectors-failing", "vectors-no-case")  # the help, and the table
 
 
