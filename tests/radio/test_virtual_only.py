@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from dbus_fast import BusType, DBusError
+from dbus_fast.aio import MessageBus
+from dbus_fast.introspection import Node
 
 from hybrid.adapters import bleak_scanner, bluez_advertiser, bluez_bus
 from hybrid.adapters.bleak_scanner import BluetoothScanner
@@ -269,3 +272,40 @@ async def test_fault_injection_spares_the_next_call(virtual: VirtualBluez) -> No
     assert await reason_not_to_scan() is BluetoothProblem.OFF
     async with BluetoothScanner("hci0").scan():
         assert "/org/bluez/hci0 org.bluez.Adapter1.StartDiscovery" in virtual.calls
+
+
+async def introspected(path: str) -> Node | str:
+    """What a program is told that asks before it calls, as dbus-python does; or the name of the error."""
+    bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
+    try:
+        return Node.parse((await bus.introspect("org.bluez", path, WITHIN)).tostring())
+    except DBusError as error:
+        return error.type
+    finally:
+        bus.disconnect()
+
+
+async def test_an_adapter_tells_the_signatures_of_its_methods(virtual: VirtualBluez) -> None:
+    node = await introspected("/org/bluez/hci1")
+    assert isinstance(node, Node)
+    methods = {
+        (interface.name, method.name): (method.in_signature, method.out_signature)
+        for interface in node.interfaces
+        for method in interface.methods
+    }
+    assert methods["org.bluez.LEAdvertisingManager1", "RegisterAdvertisement"] == ("oa{sv}", "")
+    assert methods["org.bluez.Adapter1", "SetDiscoveryFilter"] == ("a{sv}", "")
+    assert methods["org.freedesktop.DBus.Properties", "GetAll"] == ("s", "a{sv}")
+    properties = {prop.name: prop.signature for interface in node.interfaces for prop in interface.properties}
+    assert properties["Powered"] == "b"
+    assert properties["SupportedInstances"] == "y"
+
+
+async def test_introspection_leads_from_the_root_to_each_adapter(virtual: VirtualBluez) -> None:
+    children = []
+    for path in ("/", "/org", "/org/bluez"):
+        node = await introspected(path)
+        assert isinstance(node, Node)
+        children.append([child.name for child in node.nodes])
+    assert children == [["org"], ["bluez"], ["hci0", "hci1"]]
+    assert await introspected("/org/bluez/hci7") == "org.freedesktop.DBus.Error.UnknownObject"

@@ -11,6 +11,7 @@ BLUEZ = "org.bluez"
 ROOT = "/org/bluez"
 BUS = "org.freedesktop.DBus"
 PROPERTIES = "org.freedesktop.DBus.Properties"
+INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 
 ADAPTER = "org.bluez.Adapter1"

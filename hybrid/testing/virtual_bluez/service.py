@@ -13,7 +13,7 @@ from typing import Any
 from dbus_fast import DBusError, Message, MessageType, NameFlag, Variant
 from dbus_fast.aio import MessageBus
 
-from hybrid.testing.virtual_bluez import adverts
+from hybrid.testing.virtual_bluez import adverts, introspection
 from hybrid.testing.virtual_bluez.adapter import Adapter
 from hybrid.testing.virtual_bluez.advertising import Advertising, Registered
 from hybrid.testing.virtual_bluez.behaviour import Behaviour
@@ -28,6 +28,7 @@ from hybrid.testing.virtual_bluez.names import (
     BUS,
     DEVICE,
     GATT_MANAGER,
+    INTROSPECTABLE,
     MONITOR_MANAGER,
     OBJECT_MANAGER,
     PROFILE_MANAGER,
@@ -235,6 +236,8 @@ class Service:
             return "a{oa{sa{sv}}}", [self._objects()]
         if message.interface == PROPERTIES:
             return self._properties(message)
+        if method == f"{INTROSPECTABLE}.Introspect":
+            return self._introspect(path)
         if method in _WITHOUT_EFFECT:
             return _NOTHING
         adapter = self.adapters.get(path)
@@ -249,6 +252,13 @@ class Service:
         objects: dict[str, Interfaces] = {ROOT: {AGENT_MANAGER: {}, PROFILE_MANAGER: {}}}
         objects |= {adapter.path: self.interfaces(adapter) for adapter in self.adapters.values()}
         return objects | self.devices.objects()
+
+    def _introspect(self, path: str) -> Answer:
+        objects: dict[str, Interfaces] = {"/": {OBJECT_MANAGER: {}}}
+        described = introspection.describe(path, objects | self._objects())
+        if described is None:
+            raise bus_error("UnknownObject", f"there is no object {path}")
+        return "s", [described]
 
     def _properties(self, message: Message) -> Answer:
         path = message.path or ""
@@ -348,6 +358,7 @@ _METHODS: dict[str, _Handler] = {
 }
 
 _ANSWERED = {
+    INTROSPECTABLE,
     OBJECT_MANAGER,
     PROPERTIES,
     ADAPTER,
