@@ -40,8 +40,8 @@ from websockets.uri import parse_uri
 
 from hybrid.adapters.relay_address import check_name, is_host, is_ip_address, parse_address
 from hybrid.errors import LinkGone, RemoteProtocolError, TunnelError, TunnelProblem
+from hybrid.protocol.keys import MAX_MESSAGE_SIZE
 from hybrid.protocol.tunnel import (
-    MAX_MESSAGE_SIZE,
     MAX_REDIRECTS,
     ROUTING_ID_HEADER,
     SIGNAL_HEADER,

@@ -13,9 +13,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hybrid.errors import LocalProtocolError, RemoteProtocolError
-from hybrid.protocol.keys import UNCOMPRESSED_SIZE
+from hybrid.protocol.keys import MAX_MESSAGE_SIZE, UNCOMPRESSED_SIZE
 
-MAX_MESSAGE_SIZE = 1 << 20
 MAX_COUNTER = (1 << 24) - 1  # Chromium refuses higher numbers
 PADDING_GRANULARITY = 32
 STREAM_END = b"\r\n"

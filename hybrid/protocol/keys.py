@@ -20,6 +20,7 @@ PublicKey = ec.EllipticCurvePublicKey
 COMPRESSED_SIZE = 33
 UNCOMPRESSED_SIZE = 65
 SCALAR_SIZE = 32
+MAX_MESSAGE_SIZE = 1 << 20  # of a channel, as Chromium and others have it
 SECRET_SIZE = 16  # QR secret, tunnel ID, client nonce
 EID_SIZE = 16  # plaintext of an advert, which salts the PSK
 EID_KEY_SIZE = 64  # an AES-256 key and an HMAC key

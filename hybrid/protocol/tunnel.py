@@ -24,7 +24,6 @@ SIGNAL_MESSAGE = b"\x00"  # sent once, unencrypted, by a relay that echoed SIGNA
 ROUTING_ID_SIZE = 3
 TUNNEL_ID_SIZE = SECRET_SIZE
 MAX_REDIRECTS = 5
-MAX_MESSAGE_SIZE = 1 << 20
 
 ASSIGNED_DOMAINS = ("cable.ua5v.com", "cable.auth.com")  # ids 0 (Google) and 1 (Apple)
 _FIRST_HASHED_ID = 256

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from hybrid.adapters.websocket_tunnel import WebSocketTunnels
 from hybrid.errors import TunnelError, TunnelProblem
-from hybrid.protocol.tunnel import MAX_MESSAGE_SIZE
+from hybrid.protocol.keys import MAX_MESSAGE_SIZE
 from tests.adapters.relay_doubles import (
     DOMAIN,
     answering_relay,

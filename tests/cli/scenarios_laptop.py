@@ -8,7 +8,7 @@ from typing import Any
 
 from hybrid.errors import Stage as In
 from hybrid.passkeys.consent import NeverApprove
-from hybrid.protocol.tunnel import MAX_MESSAGE_SIZE
+from hybrid.protocol.keys import MAX_MESSAGE_SIZE
 from hybrid.testing.peers import phones
 from tests.cli import people
 from tests.cli.people import good_phone, passkey, phone

@@ -11,7 +11,6 @@ from hybrid.errors import LocalProtocolError, RemoteProtocolError
 from hybrid.protocol.frames import (
     MAX_CHANCE_ENDS,
     MAX_COUNTER,
-    MAX_MESSAGE_SIZE,
     STREAM_END,
     Frame,
     MessageType,
@@ -23,6 +22,7 @@ from hybrid.protocol.frames import (
     split_stream,
     unpad,
 )
+from hybrid.protocol.keys import MAX_MESSAGE_SIZE
 from tests.protocol.sides import secret
 
 KEY = secret("traffic key", 32)

@@ -15,7 +15,7 @@ from hybrid.protocol import frames
 from hybrid.protocol.client import QrIntroduction
 from hybrid.protocol.ctap import Command
 from hybrid.protocol.frames import Frame, MessageType
-from hybrid.protocol.keys import UNCOMPRESSED_SIZE
+from hybrid.protocol.keys import MAX_MESSAGE_SIZE, UNCOMPRESSED_SIZE
 from hybrid.testing.peers.wire import PeerLeft, Wire
 
 REQUEST = bytes([Command.GET_ASSERTION]) + cbor.encode({1: "example.com", 2: bytes(32)})
@@ -331,4 +331,4 @@ class Oversize(Client):
     """Sends more than 1 MiB."""
 
     async def ask(self) -> None:
-        await self.wire.send(bytes(frames.MAX_MESSAGE_SIZE + 1))
+        await self.wire.send(bytes(MAX_MESSAGE_SIZE + 1))

@@ -21,6 +21,7 @@ from hybrid.protocol.eid import NONCE_SIZE
 from hybrid.protocol.frames import Frame, MessageType
 from hybrid.protocol.keys import (
     LINK_ID_SIZE,
+    MAX_MESSAGE_SIZE,
     PSK_SIZE,
     UNCOMPRESSED_SIZE,
     diffie_hellman,
@@ -283,7 +284,7 @@ class Oversize(Phone):
     """Answers with more than 1 MiB."""
 
     async def answer(self, request: Frame) -> None:
-        await self.wire.send(bytes(frames.MAX_MESSAGE_SIZE + 1))
+        await self.wire.send(bytes(MAX_MESSAGE_SIZE + 1))
 
 
 class PlainAnswer(Phone):

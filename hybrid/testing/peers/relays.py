@@ -10,7 +10,8 @@ import asyncio
 
 from hybrid.errors import TunnelError, TunnelProblem
 from hybrid.ports import Channel, TunnelService
-from hybrid.protocol.tunnel import MAX_MESSAGE_SIZE, TunnelRequest
+from hybrid.protocol.keys import MAX_MESSAGE_SIZE
+from hybrid.protocol.tunnel import TunnelRequest
 
 
 class Relay:
