@@ -1,9 +1,10 @@
-"""A TLS transport that was closed twice can still be aborted; asyncio's own forgets what to abort, or raises over it."""
+"""A TLS transport that was closed twice can still be aborted; asyncio's own forgets what to abort, or raises."""
 
 from __future__ import annotations
 
 import asyncio
 import asyncio.sslproto
+from typing import Any
 
 from hybrid.adapters.websocket_tunnel import _ClosedOnce
 
@@ -23,8 +24,8 @@ class Tls:
 
 async def test_abort_after_two_closes_reaches_the_connection() -> None:
     tls = Tls()
-    loop = asyncio.get_running_loop()
-    transport = _ClosedOnce(asyncio.sslproto._SSLProtocolTransport(loop, tls))  # type: ignore[attr-defined]
+    inner: Any = asyncio.sslproto
+    transport = _ClosedOnce(inner._SSLProtocolTransport(asyncio.get_running_loop(), tls))
     transport.close()
     transport.close()
     transport.abort()
