@@ -17,6 +17,7 @@
       RequestRefused                  our own side says no before anything is sent; .reason
       ResponseRejected                the phone's answer fails the client's own checks; .reason
       VaultError                      the phone's passkey file cannot be used; .reason
+      PortabilityError                passkeys cannot be taken from a file or given to one; .reason
 
 Every class has a stable `identifier` such as ``bluetooth.off``, for programs. `str()` is one plain line for people;
 advice on what to do next lives in `hybrid.cli.messages`.
@@ -258,3 +259,31 @@ class VaultError(HybridError):
     @property
     def identifier(self) -> str:
         return f"vault.{self.reason}"
+
+
+class PortabilityProblem(StrEnum):
+    """Why passkeys cannot be imported or exported. Each is fixed differently."""
+
+    FORMAT = "format"
+    VERSION = "version"
+    ENCRYPTED = "encrypted"
+    MALFORMED = "malformed"
+    TOO_LARGE = "too-large"
+    TOO_DEEP = "too-deep"
+    KEY = "key"
+    CLEAR_TEXT = "clear-text"
+    EXISTS = "exists"
+    ACCESS = "access"
+    NOTHING = "nothing"
+
+
+class PortabilityError(HybridError):
+    """A file of passkeys cannot be read or written. Nothing was imported, and no file was changed."""
+
+    def __init__(self, message: str, reason: PortabilityProblem) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    @property
+    def identifier(self) -> str:
+        return f"portability.{self.reason}"

@@ -17,6 +17,8 @@ from hybrid.errors import (
     LinkGone,
     PeerClosed,
     PeerTimeout,
+    PortabilityError,
+    PortabilityProblem,
     QRProblem,
     RefusalReason,
     RemoteProtocolError,
@@ -192,6 +194,8 @@ def explain(error: HybridError) -> Explanation:
             return Explanation(str(error), f'install it with: pip install "fido-hybrid[{extra}]"', EXIT_USAGE)
         case VaultError(reason=reason):
             return Explanation(str(error), _VAULT_HINTS[reason], EXIT_USAGE)
+        case PortabilityError(reason=reason):
+            return Explanation(str(error), _PORTABILITY_HINTS[reason], EXIT_USAGE)
         case RequestRefused(reason=reason):
             return Explanation(str(error), _REFUSAL_HINTS[reason], EXIT_USAGE)
         case InvalidQR(reason=reason):
@@ -474,4 +478,18 @@ _VAULT_HINTS = {
     VaultProblem.BUSY: "wait until the other program is done, then try again",
     VaultProblem.FULL: "free some space, or choose another place with --vault",
     VaultProblem.ACCESS: "check the path and who owns it, or choose another with --vault",
+}
+
+_PORTABILITY_HINTS = {
+    PortabilityProblem.FORMAT: "name the format with --format; this file is another one",
+    PortabilityProblem.VERSION: "let the program that made it save it in the version that is asked for",
+    PortabilityProblem.ENCRYPTED: "export it without encryption, import it here, and delete the file afterwards",
+    PortabilityProblem.MALFORMED: "export it again with the program that made it",
+    PortabilityProblem.TOO_LARGE: "export fewer items at a time",
+    PortabilityProblem.TOO_DEEP: "do not trust this file: no password manager makes such ones",
+    PortabilityProblem.KEY: "check the passphrase and the key file",
+    PortabilityProblem.CLEAR_TEXT: "choose --format kdbx, which is encrypted, or add --clear-text if you mean it",
+    PortabilityProblem.EXISTS: "choose another name, or add --overwrite",
+    PortabilityProblem.ACCESS: "check the path and who owns it",
+    PortabilityProblem.NOTHING: "see hybrid passkeys list for what is there",
 }
