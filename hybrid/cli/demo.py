@@ -118,11 +118,15 @@ async def _demo() -> int:
     story = Story()
     daemon = shutil.which("dbus-daemon") is not None
     if daemon:
-        print("laptop, phone and relay: three processes on this machine, a virtual Bluetooth between the first two")
+        print(
+            "laptop, phone and relay: three processes on this machine, a virtual Bluetooth between the first two",
+            flush=True,
+        )
     else:
         print(
             "simulated air: without dbus-daemon, laptop and phone share one process and prove no nearness "
-            "(apt install dbus-daemon shows the real path)"
+            "(apt install dbus-daemon shows the real path)",
+            flush=True,
         )
     with tempfile.TemporaryDirectory(prefix="hybrid-demo-") as folder:
         async with _relay(Path(folder)) as stage:

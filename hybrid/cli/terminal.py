@@ -251,9 +251,10 @@ class Screen:
             # Who took the code may close our stderr: the result on stdout is worth going on.
             self._stream = io.StringIO()
 
-    def _show_status(self, line: str) -> None:
-        # A line that wraps could not be rewritten.
-        self._put(f"\r\x1b[K{line[: max(1, shutil.get_terminal_size().columns - 1)]}")
+    def _show_status(self, sentence: str, left: str) -> None:
+        # A line that wraps could not be rewritten, and the time is what changes.
+        room = shutil.get_terminal_size().columns - 1 - len(left)
+        self._put(f"\r\x1b[K{sentence[: max(0, room)]}{left}")
 
     def _stop_countdown(self) -> None:
         if self._countdown is not None:
@@ -266,7 +267,7 @@ class Screen:
 class _Countdown:
     """Rewrites one line every second with the time that is left."""
 
-    def __init__(self, show: Callable[[str], None], text: str, seconds: float) -> None:
+    def __init__(self, show: Callable[[str, str], None], text: str, seconds: float) -> None:
         import asyncio
 
         self.text = text
@@ -277,7 +278,7 @@ class _Countdown:
 
     def _tick(self) -> None:
         left = max(0, round(self._end - self._loop.time()))
-        self._show(f"{self.text}, {left} s left")
+        self._show(self.text, f", {left} s left")
         self._timer = self._loop.call_later(1, self._tick)
 
     def stop(self) -> None:

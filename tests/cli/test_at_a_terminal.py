@@ -185,7 +185,9 @@ def test_keys_pressed_before_the_question_do_not_answer_it(meet: Meet) -> None:
     terminal.type("y\ny\n")
     terminal.wait_for(r"go ahead\? \[y/N\] ")
     terminal.type("\n")
-    assert terminal.end()[0] == 3
+    code, told = terminal.end()
+    assert code == 3
+    assert "PIN" not in told
 
 
 def test_a_pin_is_entered_and_never_shown(meet: Meet) -> None:

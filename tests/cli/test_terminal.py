@@ -167,16 +167,16 @@ async def test_the_time_left_is_on_the_last_line(
     monkeypatch.setattr(loop, "time", lambda: now)
     screen.on_event(Scanning(90))
     sentence = "hybrid: waiting for your phone (Bluetooth must be on, on both)"
-    assert terminal.lines == [f"{sentence}, 90 s left"[:79]]
+    assert terminal.lines == [f"{sentence}, 90 s left"]
     now = start + 30.2
     assert screen._countdown is not None
     screen._countdown._timer.cancel()
     screen._countdown._tick()
-    assert terminal.lines == [f"{sentence}, 60 s left"[:79]]
+    assert terminal.lines == [f"{sentence}, 60 s left"]
     now = start + 1000
     screen._countdown._timer.cancel()
     screen._countdown._tick()
-    assert terminal.lines == [f"{sentence}, 0 s left"[:79]]
+    assert terminal.lines == [f"{sentence}, 0 s left"]
     screen.on_event(HandshakeDone())
     assert terminal.lines == [sentence, "hybrid: the connection is secure", ""]
     assert screen._countdown is None
@@ -187,7 +187,7 @@ async def test_a_status_line_never_wraps(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     screen.on_event(Scanning(90))
-    assert len(terminal.lines[0]) == 29
+    assert terminal.lines == ["hybrid: waiting fo, 90 s left"]
     screen.close()
 
 
