@@ -20,6 +20,7 @@ def _failures() -> list[errors.HybridError]:
         *(errors.BluetoothUnavailable(SAME_REASON, reason) for reason in errors.BluetoothProblem),
         *(errors.RequestRefused(SAME_REASON, reason) for reason in errors.RefusalReason),
         *(errors.VaultError(SAME_REASON, reason) for reason in errors.VaultProblem),
+        *(errors.PortabilityError(SAME_REASON, reason) for reason in errors.PortabilityProblem),
         *(errors.PeerTimeout(stage, 1) for stage in errors.Stage),
         *(errors.PeerClosed(stage) for stage in errors.Stage),
         *(
