@@ -1,51 +1,44 @@
-"""The file that keeps passkeys between runs, and the PIN that is kept with them.
+"""The file that keeps passkeys between runs: a `CredentialStore` that loses nothing.
 
-Format: ``FHVAULT``, a 16-bit big-endian version, a CBOR map (1: kind of key, 2: SHA-256 of what follows), then the
-body, a CBOR map (1: generation, 2: list of records, each a map with text keys and a "kind"). Version 1 knows the key
-kind "none": **not encrypted**, protected by the file's mode alone. Members and record kinds that this program does not
-know are written back as they were.
+The format is in `vault_file`, what happens on the disk in `vault_disk`, what opens it in `vault_keys`. A write takes
+the lock, reads what others wrote meanwhile, and replaces the file as a whole, so that any number of processes may share
+it and a crash leaves the old file or the new one; the generation before is kept as ``NAME.previous``. A file that has
+not changed is not read again. Calls block for the time of one file write.
 
-The file is read anew for every use and replaced as a whole, so that any number of processes may share it and a crash
-leaves the old file or the new one. Calls block for the time of one file write.
+Records have a kind. Those of a kind that this program does not know, and members that it does not know, are written
+back as they were. A vault of version 1 is migrated when it is opened, with a copy kept as ``NAME.v1``.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import glob
-import hashlib
 import os
 import secrets
-import stat
-import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import platformdirs
 
 from hybrid import cbor
-from hybrid.errors import RemoteProtocolError, VaultError, VaultProblem
+from hybrid.errors import VaultError, VaultProblem
+from hybrid.passkeys import vault_disk as disk
+from hybrid.passkeys import vault_file as file
 from hybrid.passkeys.store import Credential, CredentialState
+from hybrid.passkeys.vault_file import KdfCost, KeyKind, Record, SecretBytes, UnreadableFile
+from hybrid.passkeys.vault_keys import NoKey, VaultKey
+from hybrid.passkeys.vault_record import PASSKEY, changed, to_credential, to_record
 
-MAGIC = b"FHVAULT"
-VERSION = 1
-KEY_KIND_NONE = "none"
-MAX_SIZE = 64 << 20
-
-_HEADER_KEY_KIND = 1
-_HEADER_CHECKSUM = 2
-_BODY_GENERATION = 1
-_BODY_RECORDS = 2
-_PASSKEY = "passkey"
 _SETTING = "setting"
-_LOCK_SECONDS = 5.0  # others hold it for one file write
-_LOCK_INTERVAL = 0.01
-
-Record = dict[str, Any]
+_KEY_NAMES = {
+    KeyKind.NONE: "no key, for it is not encrypted",
+    KeyKind.PASSPHRASE: "a passphrase",
+    KeyKind.KEYRING: "a key in the key ring",
+    KeyKind.FILE: "a key file",
+}
 
 
 def default_vault_path() -> Path:
@@ -53,362 +46,440 @@ def default_vault_path() -> Path:
     return platformdirs.user_data_path("fido-hybrid", appauthor=False) / "passkeys.vault"
 
 
-@dataclass(slots=True, repr=False)
-class _Contents:
-    """A decoded file: `body` is as read, so that members unknown to us survive a write."""
+@dataclass(frozen=True, slots=True, repr=False)
+class _Entry:
+    """A record as it is in the file, and what is looked up in it. `credential`: of a passkey; `name`: of a setting."""
 
-    header: dict[Any, Any]
-    body: dict[Any, Any]
+    encoded: bytes
+    kind: str
+    credential: Credential | None
+    name: str | None
+
+    @classmethod
+    def of(cls, record: Record, encoded: bytes | None = None) -> _Entry:
+        kind = record.get("kind")
+        if not isinstance(kind, str):
+            raise UnreadableFile
+        credential = to_credential(record) if kind == PASSKEY else None
+        name = record.get("name") if kind == _SETTING else None
+        if kind == _SETTING and (type(name) is not str or type(record.get("value")) is not bytes):
+            raise UnreadableFile
+        return cls(cbor.encode(record) if encoded is None else encoded, kind, credential, name)
 
     @property
-    def records(self) -> list[Record]:
-        records: list[Record] = self.body[_BODY_RECORDS]
-        return records
-
-    def encode(self) -> bytes:
-        body = cbor.encode(self.body)
-        header = cbor.encode({**self.header, _HEADER_CHECKSUM: hashlib.sha256(body).digest()})
-        return MAGIC + VERSION.to_bytes(2, "big") + header + body
-
-    @classmethod
-    def empty(cls) -> _Contents:
-        return cls({_HEADER_KEY_KIND: KEY_KIND_NONE}, {_BODY_GENERATION: 0, _BODY_RECORDS: []})
-
-    @classmethod
-    def decode(cls, data: bytes) -> _Contents:
-        """Read a file's bytes. Raises `VaultError`."""
-        if not data.startswith(MAGIC):
-            raise VaultError("the file is not a vault", VaultProblem.NOT_A_VAULT)
-        start = len(MAGIC) + 2
-        if len(data) < start:
-            raise _corrupt()
-        version = int.from_bytes(data[len(MAGIC) : start], "big")
-        if version != VERSION:
-            raise VaultError(f"the vault has version {version}, this program reads {VERSION}", VaultProblem.VERSION)
-        try:
-            header, size = cbor.decode_prefix(data[start:])
-        except RemoteProtocolError:
-            raise _corrupt() from None
-        if not isinstance(header, dict) or not isinstance(header.get(_HEADER_KEY_KIND), str):
-            raise _corrupt()
-        if header[_HEADER_KEY_KIND] != KEY_KIND_NONE:
-            raise VaultError("the vault is encrypted, which this version cannot open", VaultProblem.KEY_KIND)
-        body_bytes = data[start + size :]
-        if header.get(_HEADER_CHECKSUM) != hashlib.sha256(body_bytes).digest():
-            raise _corrupt()
-        try:
-            body = cbor.decode_map(body_bytes)
-        except RemoteProtocolError:
-            raise _corrupt() from None
-        _check_body(body)
-        return cls(header, body)
+    def record(self) -> Record:
+        """A copy to do with what one likes."""
+        (record,) = file.decode_records([self.encoded])
+        return record
 
 
-def _corrupt() -> VaultError:
-    return VaultError("the vault is damaged", VaultProblem.CORRUPT)
+class _Contents:
+    """A file's content, decoded once. Never changed: a write makes another one."""
 
+    __slots__ = ("_by_id", "_by_rp_id", "entries", "head", "others", "stamp")
 
-def _check_body(body: dict[Any, Any]) -> None:
-    generation, records = body.get(_BODY_GENERATION), body.get(_BODY_RECORDS)
-    if type(generation) is not int or generation < 0 or not isinstance(records, list):
-        raise _corrupt()
-    for record in records:
-        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-            raise _corrupt()
-        if record["kind"] == _PASSKEY:
-            _to_credential(record)
-        if record["kind"] == _SETTING and (
-            type(record.get("name")) is not str or type(record.get("value")) is not bytes
-        ):
-            raise _corrupt()
+    def __init__(self, head: file.Head, others: file.Members, entries: list[_Entry], stamp: disk.Stamp) -> None:
+        self.head = head
+        self.others = others
+        self.entries = entries
+        self.stamp = stamp
+        self._by_id: dict[bytes, int] = {}
+        self._by_rp_id: dict[str, list[Credential]] = {}
+        for position, entry in enumerate(entries):
+            if entry.credential is not None:
+                self._by_id.setdefault(entry.credential.credential_id, position)
+                self._by_rp_id.setdefault(entry.credential.rp_id, []).append(entry.credential)
+
+    def credentials(self, rp_id: str | None) -> list[Credential]:
+        if rp_id is not None:
+            return list(self._by_rp_id.get(rp_id, ()))
+        return [entry.credential for entry in self.entries if entry.credential is not None]
+
+    def position(self, credential_id: bytes) -> int | None:
+        return self._by_id.get(credential_id)
+
+    def setting(self, name: str) -> _Entry | None:
+        return next((entry for entry in self.entries if entry.name == name), None)
 
 
 class Vault:
-    """A `CredentialStore` in one file. Make it with `open_vault`."""
+    """A `CredentialStore` in one file. Make it with `open_vault`; use it as a context, or call `close`.
+
+    `restored_from`: the highest generation seen, if the file that was opened is older, so that somebody put it back;
+    `migrated_copy`: where the file of version 1 is, if there was one.
+    """
 
     synced = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: VaultKey, cost: KdfCost) -> None:
         self._path = path
+        self._kind = key.kind
+        self._cost = cost
+        self._key: VaultKey = key
+        self._data_key: SecretBytes | None = None
+        self._vault_id: bytes | None = None
+        self._seen = disk.SeenGeneration(path)
+        self._highest = 0
+        self._contents: _Contents | None = None
+        self.restored_from: int | None = None
+        self.migrated_copy: Path | None = None
 
     def __repr__(self) -> str:
         return f"<Vault {self._path}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Overwrite the key. The vault cannot be used after that."""
+        if self._data_key is not None:
+            self._data_key.wipe()
+        self._contents = None
+
+    @property
+    def path(self) -> Path:
+        return self._path
 
     @property
     def label(self) -> str:
         return str(self._path)
 
+    @property
+    def key_kind(self) -> KeyKind:
+        """What opens it."""
+        return self._kind
+
+    @property
+    def generation(self) -> int:
+        """How many times it was written."""
+        return self._load().head.generation
+
+    # as a store
+
     def credentials(self, rp_id: str | None = None) -> list[Credential]:
-        return [
-            _to_credential(record)
-            for record in self.records()
-            if record["kind"] == _PASSKEY and rp_id in (None, record["rp_id"])
-        ]
+        return self._load().credentials(rp_id)
 
     def find(self, credential_id: bytes) -> Credential | None:
-        for record in self.records():
-            if record["kind"] == _PASSKEY and record["id"] == credential_id:
-                return _to_credential(record)
-        return None
-
-    def update(self, credential: Credential) -> None:
-        with self.change() as records:
-            for record in records:
-                if record["kind"] == _PASSKEY and record["id"] == credential.credential_id:
-                    for member, _, _ in _OPTIONAL_MEMBERS:
-                        record.pop(member, None)
-                    record.update(_to_record(credential))
-
-    def setting(self, name: str) -> bytes | None:
-        for record in self.records():
-            if record["kind"] == _SETTING and record["name"] == name:
-                value: bytes = record["value"]
-                return value
-        return None
-
-    def keep_setting(self, name: str, value: bytes | None) -> None:
-        with self.change() as records:
-            records[:] = [record for record in records if record["kind"] != _SETTING or record["name"] != name]
-            if value is not None:
-                records.append({"kind": _SETTING, "name": name, "value": value})
+        contents = self._load()
+        position = contents.position(credential_id)
+        return None if position is None else contents.entries[position].credential
 
     def add(self, credential: Credential, *, superseding: Collection[bytes] = ()) -> None:
-        with self.change() as records:
-            _set_state(records, superseding, CredentialState.SUPERSEDED, credential.created_at)
-            records.append(_to_record(credential))
+        def edit(contents: _Contents) -> list[_Entry]:
+            entries = list(contents.entries)
+            _set_state(contents, entries, superseding, CredentialState.SUPERSEDED, credential.created_at)
+            return [*entries, _Entry.of(to_record(credential))]
+
+        self._write(edit)
 
     def set_state(self, credential_ids: Collection[bytes], state: CredentialState, at: int) -> None:
-        with self.change() as records:
-            _set_state(records, credential_ids, state, at)
+        def edit(contents: _Contents) -> list[_Entry]:
+            entries = list(contents.entries)
+            _set_state(contents, entries, credential_ids, state, at)
+            return entries
+
+        self._write(edit)
+
+    def update(self, credential: Credential) -> None:
+        def edit(contents: _Contents) -> list[_Entry]:
+            entries = list(contents.entries)
+            _put(contents, entries, credential.credential_id, lambda _: credential)
+            return entries
+
+        self._write(edit)
 
     def note_use(self, credential_id: bytes, at: int) -> None:
-        with self.change() as records:
-            for record in records:
-                if record["kind"] == _PASSKEY and record["id"] == credential_id:
-                    record["use_count"] += 1
-                    record["last_used_at"] = at
-                    if record["state"] == CredentialState.UNCONFIRMED:
-                        record["state"] = CredentialState.ACTIVE.value
+        def used(old: Credential) -> Credential:
+            state = CredentialState.ACTIVE if old.state is CredentialState.UNCONFIRMED else old.state
+            return with_changes(old, state=state, last_used_at=at, use_count=old.use_count + 1)
 
-    def records(self) -> list[Record]:
-        """Everything in the file, as it is now. Raises `VaultError`."""
-        return _Contents.decode(_read(self._path)).records
+        def edit(contents: _Contents) -> list[_Entry]:
+            entries = list(contents.entries)
+            _put(contents, entries, credential_id, used)
+            return entries
+
+        self._write(edit)
+
+    def setting(self, name: str) -> bytes | None:
+        entry = self._load().setting(name)
+        if entry is None:
+            return None
+        value: bytes = entry.record["value"]
+        return value
+
+    def keep_setting(self, name: str, value: bytes | None) -> None:
+        def edit(contents: _Contents) -> list[_Entry]:
+            kept = [entry for entry in contents.entries if entry.name != name]
+            if value is not None:
+                kept.append(_Entry.of({"kind": _SETTING, "name": name, "value": value}))
+            return kept
+
+        self._write(edit)
+
+    # beyond a store
+
+    def purge(self, credential_ids: Collection[bytes]) -> None:
+        """Take passkeys out for good. They are in ``NAME.previous`` until the next write."""
+
+        def edit(contents: _Contents) -> list[_Entry]:
+            gone = {contents.position(credential_id) for credential_id in credential_ids}
+            return [entry for position, entry in enumerate(contents.entries) if position not in gone]
+
+        self._write(edit)
+
+    def records(self, kind: str | None = None) -> list[Record]:
+        """Copies of the records of this kind, or of all, as the file has them now. Raises `VaultError`."""
+        entries = self._load().entries
+        return file.decode_records([entry.encoded for entry in entries if kind in (None, entry.kind)])
 
     @contextmanager
-    def change(self) -> Iterator[list[Record]]:
-        """Edit the records as they are now; when the block ends well, they are on disk. Raises `VaultError`.
+    def change(self, kind: str | None = None) -> Iterator[list[Record]]:
+        """Edit the records of this kind, or all, as they are now; when the block ends well, they are on disk.
 
-        Other processes wait meanwhile. An exception in the block leaves the file as it was.
+        Other processes wait meanwhile. An exception in the block leaves the file as it was. Raises `VaultError`.
         """
-        with _locked(self._path):
-            contents = _Contents.decode(_read(self._path))
-            before = contents.encode()
-            yield contents.records
-            if contents.encode() == before:
-                return
-            contents.body[_BODY_GENERATION] += 1
-            _replace(self._path, contents.encode())
+        with disk.locked(self._path):
+            contents = self._load()
+            chosen = [entry for entry in contents.entries if kind in (None, entry.kind)]
+            before = file.decode_records([entry.encoded for entry in chosen])
+            copies = deepcopy(before)
+            records = list(copies)
+            yield records
+            if records != before:
+                self._store(contents, _edited(contents.entries, chosen, before, copies, records))
+
+    def change_key(self, key: VaultKey, cost: KdfCost | None = None) -> None:
+        """Let another key open the vault from now on, and ``NAME.previous`` with it. Raises `VaultError`.
+
+        The data key stays, unless the vault was not encrypted. Whoever had the old key and an old copy has it still.
+        """
+        with disk.locked(self._path):
+            contents = self._load()
+            data_key = self._data_key
+            if key.kind is KeyKind.NONE:
+                data_key = None
+            elif data_key is None:
+                data_key = file.new_data_key(secrets.token_bytes)
+            members = _wrapped(contents.head.members, key, data_key, cost or self._cost)
+            self._data_key, self._kind, self._key = data_key, key.kind, key
+            self._store(contents, contents.entries, members=members)
+            with disk.access_problems(self._path):
+                disk.keep_as(self._path, disk.previous_of(self._path))
+
+    # the file
+
+    def _write(self, edit: Callable[[_Contents], list[_Entry]]) -> None:
+        with disk.locked(self._path):
+            contents = self._load()
+            entries = edit(contents)
+            if entries != contents.entries:
+                self._store(contents, entries)
+
+    def _load(self) -> _Contents:
+        """What the file has now. Raises `VaultError`."""
+        with disk.opened(self._path) as descriptor:
+            stamp = disk.Stamp.of(descriptor)
+            known = self._contents
+            if known is not None and known.stamp == stamp:
+                # The header has the generation, and a nonce that is new with every write.
+                if os.pread(descriptor, len(known.head.raw), 0) == known.head.raw:
+                    return known
+            data = disk.read_all(descriptor, self._path)
+        try:
+            head = file.parse_head(data)
+            if head.version == 1 or head.vault_id != self._vault_id:
+                raise UnreadableFile  # another one was put in its place
+            if (head.kind is KeyKind.NONE) != (self._data_key is None):
+                raise _wrong_kind(head.kind)
+            body = file.open_body(head, data, self._data_key)
+            contents = _Contents(head, body.others, _entries(body.records), stamp)
+        except UnreadableFile:
+            raise _unreadable(self._kind) from None
+        self._contents = contents
+        self._notice(head)
+        return contents
+
+    def _notice(self, head: file.Head) -> None:
+        beside = self._seen.read(head.vault_id)
+        self._highest = max(self._highest, beside, head.generation)
+        if head.generation < self._highest:
+            self.restored_from = self._highest
+        elif beside < head.generation:
+            self._seen.keep(head.vault_id, head.generation)
+
+    def _store(
+        self, contents: _Contents, entries: list[_Entry], *, members: file.Members | None = None,
+        previous: bool = True,
+    ) -> None:  # fmt: skip
+        """Write it all; the lock is held."""
+        generation = max(self._highest, contents.head.generation) + 1
+        body = file.Body([entry.encoded for entry in entries], contents.others)
+        head, data = file.seal(
+            contents.head.members if members is None else members, generation, body, self._data_key, secrets.token_bytes
+        )
+        stamp = disk.replace(self._path, data, previous=previous)
+        self._contents = _Contents(head, contents.others, entries, stamp)
+        self._highest = generation
+        self._seen.keep(head.vault_id, generation)
+        self._key.keep_generation(head.vault_id, generation)
+
+    # opening
+
+    def _make(self) -> None:
+        """Write an empty vault; the lock is held."""
+        if os.path.lexists(disk.previous_of(self._path)):
+            raise VaultError(f"{self._path} is gone, but the generation before it is there", VaultProblem.LOST)
+        self._begin(file.Body([], {}), generation=0, previous=False)
+
+    def _begin(self, body: file.Body, *, generation: int, previous: bool) -> None:
+        if self._kind is not KeyKind.NONE:
+            self._data_key = file.new_data_key(secrets.token_bytes)
+        members = file.new_header(self._kind, secrets.token_bytes)
+        members = _wrapped(members, self._key, self._data_key, self._cost)
+        head, data = file.seal(members, generation, body, self._data_key, secrets.token_bytes)
+        disk.replace(self._path, data, previous=previous)
+        self._vault_id = head.vault_id
+
+    def _migrate(self) -> None:
+        """Write the file of version 1 anew; the lock is held."""
+        with disk.opened(self._path) as descriptor:
+            data = disk.read_all(descriptor, self._path)
+        head = file.parse_head(data)
+        if head.version != 1:
+            return  # another process was faster
+        body = file.open_body(head, data, None)
+        _entries(body.records)
+        self.migrated_copy = disk.keep_copy(self._path, data)
+        self._begin(body, generation=file.version_1_generation(data, head) + 1, previous=False)
+
+    def _unlock(self) -> None:
+        head = _read_head(self._path)
+        if head.version == 1:
+            with disk.locked(self._path):
+                self._migrate()
+            head = _read_head(self._path)
+        if head.kind is not self._kind:
+            raise _wrong_kind(head.kind)
+        if self._data_key is None and self._kind is not KeyKind.NONE:
+            secret = self._key.secret(head.vault_id)
+            if secret is None:
+                raise UnreadableFile
+            try:
+                self._data_key = file.unwrap_key(head, secret)
+            finally:
+                secret.wipe()
+        self._vault_id = head.vault_id
+        self._highest = self._key.highest_generation(head.vault_id)
+        self._load()
 
 
-def open_vault(path: Path | None = None) -> Vault:
+def open_vault(path: Path | None = None, key: VaultKey | None = None, *, cost: KdfCost | None = None) -> Vault:
     """Open the vault at `path` (default: the user's data folder) and make it if it is not there.
 
+    `key`: what opens it; by default nothing, so that a vault made here is not encrypted. `cost`: of a vault made here.
+
     Raises:
-        VaultError: others can get at the file, or it cannot be read or made, or it is no vault of ours.
+        VaultError: others can get at the file, or it cannot be read or made, it is no vault of ours, or the key is not
+            the right one.
     """
-    # The real place, so that a symbolic link to a vault stays one when the file is replaced.
-    path = Path(os.path.realpath(path or default_vault_path()))
-    with _access_problems(path):
-        _make_folders(path.parent)
-    if not os.path.lexists(path):
-        with _locked(path):
-            if not os.path.lexists(path):
-                _replace(path, _Contents.empty().encode())
-    vault = Vault(path)
-    vault.records()
+    path = _real(path)
+    with disk.access_problems(path):
+        disk.make_folders(path.parent)
+    vault = Vault(path, key or NoKey(), cost or KdfCost())
+    try:
+        if not os.path.lexists(path):
+            with disk.locked(path):
+                if not os.path.lexists(path):
+                    vault._make()
+        vault._unlock()
+    except UnreadableFile:
+        raise _unreadable(vault.key_kind) from None
     return vault
 
 
-# --- records ---------------------------------------------------------------------------------------------------------
+def kind_of_vault(path: Path | None = None) -> KeyKind | None:
+    """What opens the vault at `path`; None if any key will do, because it is to be made or migrated.
 
-_MEMBERS: tuple[tuple[str, str, type], ...] = (  # member in the file, field of `Credential`, type
-    ("id", "credential_id", bytes),
-    ("rp_id", "rp_id", str),
-    ("rp_name", "rp_name", str),
-    ("user_id", "user_id", bytes),
-    ("user_name", "user_name", str),
-    ("user_display_name", "user_display_name", str),
-    ("alg", "algorithm", int),
-    ("key", "private_key", bytes),
-    ("created_at", "created_at", int),
-    ("modified_at", "modified_at", int),
-    ("use_count", "use_count", int),
-    ("be", "backup_eligible", bool),
-    ("bs", "backed_up", bool),
-)
-_OPTIONAL_MEMBERS: tuple[tuple[str, str, type], ...] = (  # absent where the field has its default
-    ("sign_count", "sign_count", int),
-    ("discoverable", "discoverable", bool),
-    ("cred_protect", "cred_protect", int),
-    ("secret_uv", "secret_uv", bytes),
-    ("secret_no_uv", "secret_no_uv", bytes),
-    ("cred_blob", "cred_blob", bytes),
-    ("large_blob_key", "large_blob_key", bytes),
-    ("large_blob", "large_blob", list),
-    ("payments", "payments", bool),
-    ("aaguid", "aaguid", bytes),
-    ("origin_store", "origin_store", str),
-    ("note", "note", str),
-)
-_DEFAULTS = {field.name: field.default for field in fields(Credential)}
-
-
-def _to_record(credential: Credential) -> Record:
-    record: Record = {member: getattr(credential, name) for member, name, _ in _MEMBERS}
-    for member, name, kind in _OPTIONAL_MEMBERS:
-        value = getattr(credential, name)
-        if value != _DEFAULTS[name]:
-            record[member] = list(value) if kind is list else value
-    return record | {"kind": _PASSKEY, "last_used_at": credential.last_used_at, "state": credential.state.value}
-
-
-def _to_credential(record: Record) -> Credential:
-    if any(type(record.get(member)) is not kind for member, _, kind in _MEMBERS):
-        raise _corrupt()
-    last_used_at, state = record.get("last_used_at"), record.get("state")
-    if not (last_used_at is None or type(last_used_at) is int) or not isinstance(state, str):
-        raise _corrupt()
+    For those who must ask a person. The file may be damaged all the same. Raises `VaultError`.
+    """
+    path = _real(path)
+    if not os.path.lexists(path):
+        return None
     try:
-        known_state = CredentialState(state)
-    except ValueError:
-        known_state = CredentialState.HIDDEN  # of a later version: keep it, do not offer it
-    values = {name: record[member] for member, name, _ in _MEMBERS}
-    for member, name, kind in _OPTIONAL_MEMBERS:
-        if member in record:
-            values[name] = _optional(record[member], kind)
-    return Credential(**values, last_used_at=last_used_at, state=known_state)
+        head = _read_head(path)
+    except UnreadableFile:
+        raise _unreadable(KeyKind.NONE) from None
+    return None if head.version == 1 else head.kind
 
 
-def _optional(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise _corrupt()
-    if kind is not list:
-        return value
-    match value:  # the one list: a large blob
-        case [bytes(data), int(size)] if size >= 0:
-            return data, size
-        case _:
-            raise _corrupt()
+def _real(path: Path | None) -> Path:
+    # The real place, so that a symbolic link to a vault stays one when the file is replaced.
+    return Path(os.path.realpath(path or default_vault_path()))
 
 
-def _set_state(records: list[Record], credential_ids: Collection[bytes], state: CredentialState, at: int) -> None:
-    for record in records:
-        if record["kind"] == _PASSKEY and record["id"] in credential_ids:
-            record["state"] = state.value
-            record["modified_at"] = at
+def _read_head(path: Path) -> file.Head:
+    with disk.opened(path) as descriptor:
+        return file.parse_head(os.pread(descriptor, file.MAX_HEADER, 0))
 
 
-# --- the file --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _access_problems(path: Path) -> Iterator[None]:
-    """Turn what the system says into `VaultError`."""
+def _wrapped(members: file.Members, key: VaultKey, data_key: SecretBytes | None, cost: KdfCost) -> file.Members:
+    secret = None if data_key is None else key.make_secret(file.id_in(members))
     try:
-        yield
-    except FileNotFoundError as error:
-        raise VaultError(f"{path} is not there any more", VaultProblem.MISSING) from error
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        problem = VaultProblem.FULL if full else VaultProblem.ACCESS
-        raise VaultError(f"{path} cannot be used: {error.strerror}", problem) from error
-
-
-def _make_folders(folder: Path) -> None:
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    for parent in reversed(missing):
-        parent.mkdir(mode=0o700, exist_ok=True)
-
-
-def _check_folder(folder: Path) -> None:
-    mode = os.stat(folder).st_mode
-    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
-        raise VaultError(f"others can write in the folder {folder}", VaultProblem.FOLDER)
-
-
-def _check_file(descriptor: int, path: Path) -> None:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise VaultError(f"{path} is not a file", VaultProblem.NOT_A_VAULT)
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or status.st_uid != os.geteuid():
-        raise VaultError(f"others than you can read or write {path}", VaultProblem.PERMISSIONS)
-
-
-def _read(path: Path) -> bytes:
-    with _access_problems(path):
-        _check_folder(path.parent)
-        # Non-blocking, because opening a pipe would wait for its other end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            _check_file(descriptor, path)
-            with open(descriptor, "rb", closefd=False) as file:
-                data = file.read(MAX_SIZE + 1)
-        finally:
-            os.close(descriptor)
-    if len(data) > MAX_SIZE:
-        raise VaultError(f"{path} is too large for a vault", VaultProblem.NOT_A_VAULT)
-    return data
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other writers out. The lock file stays: removing it would let two writers hold two different ones."""
-    lock = path.with_name(path.name + ".lock")
-    with _access_problems(lock):
-        _check_folder(path.parent)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    try:
-        _check_file(descriptor, lock)
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise VaultError(f"another program keeps {path} busy", VaultProblem.BUSY)
-            time.sleep(_LOCK_INTERVAL)
-        yield
+        return file.with_key(members, key.kind, secret, data_key, cost, secrets.token_bytes)
     finally:
-        os.close(descriptor)
+        if secret is not None:
+            secret.wipe()
 
 
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _entries(records: list[bytes]) -> list[_Entry]:
+    decoded = file.decode_records(records)
+    return [_Entry.of(record, encoded) for record, encoded in zip(decoded, records, strict=True)]
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Put `data` in the place of `path`: after a crash it is the old file or the new one. The lock is held."""
-    if len(data) > MAX_SIZE:
-        raise VaultError(f"{path} is full", VaultProblem.FULL)
-    with _access_problems(path):
-        for left_over in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            with suppress(OSError):  # of somebody else in a shared folder: not ours to clean
-                left_over.unlink()
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            with open(os.open(temporary, flags, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-            raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def _edited(
+    entries: list[_Entry], chosen: list[_Entry], before: list[Record], copies: list[Record], records: list[Record]
+) -> list[_Entry]:
+    """All entries after the `copies` of some were edited, and the list of them, too. What stays keeps its place."""
+    kept = {id(record) for record in records}
+    edited = {
+        id(entry): entry if copy == old else _Entry.of(copy)
+        for entry, old, copy in zip(chosen, before, copies, strict=True)
+        if id(copy) in kept
+    }
+    of_others = {id(entry) for entry in entries} - {id(entry) for entry in chosen}
+    stay = [edited.get(id(entry), entry) for entry in entries if id(entry) in of_others or id(entry) in edited]
+    known = {id(copy) for copy in copies}
+    return stay + [_Entry.of(record) for record in records if id(record) not in known]
+
+
+def _put(
+    contents: _Contents, entries: list[_Entry], credential_id: bytes, make: Callable[[Credential], Credential]
+) -> None:
+    """Put another passkey in the place of this one; nothing happens if there is none."""
+    position = contents.position(credential_id)
+    if position is None:
+        return
+    old = entries[position].credential
+    assert old is not None
+    entries[position] = _Entry.of(changed(entries[position].record, make(old)))
+
+
+def _set_state(
+    contents: _Contents, entries: list[_Entry], credential_ids: Iterable[bytes], state: CredentialState, at: int
+) -> None:
+    for credential_id in credential_ids:
+        _put(contents, entries, credential_id, lambda old: with_changes(old, state=state, modified_at=at))
+
+
+def _unreadable(kind: KeyKind) -> VaultError:
+    """Depends on what the caller brought, never on what is in the file."""
+    if kind is KeyKind.NONE:
+        return VaultError("the vault is damaged", VaultProblem.CORRUPT)
+    return VaultError("the key is not the right one, or the vault is damaged", VaultProblem.KEY)
+
+
+def _wrong_kind(kind: KeyKind) -> VaultError:
+    return VaultError(f"the vault opens with {_KEY_NAMES[kind]}", VaultProblem.KEY_KIND)

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from hybrid.errors import VaultError, VaultProblem
 from hybrid.passkeys.consent import normal_pin
-from hybrid.passkeys.vault import Record, Vault
+from hybrid.passkeys.vault import Vault
+from hybrid.passkeys.vault_file import Record
 
 _KIND = "pin"
 _SALT_SIZE = 16
@@ -51,16 +52,16 @@ class VaultPin:
 
     @property
     def is_set(self) -> bool:
-        return _find(self._vault.records()) is not None
+        return _find(self._vault.records(_KIND)) is not None
 
     def wait_seconds(self) -> int:
-        record = _find(self._vault.records())
+        record = _find(self._vault.records(_KIND))
         return 0 if record is None else self._wait(record)
 
     def set(self, pin: str) -> bool:
         salt = self._random(_SALT_SIZE)
         digest = _scrypt(pin, salt, self._cost, _R, _P)
-        with self._vault.change() as records:
+        with self._vault.change(_KIND) as records:
             if _find(records) is not None:
                 return False
             records.append(
@@ -78,7 +79,7 @@ class VaultPin:
         return True
 
     def check(self, pin: str) -> bool:
-        with self._vault.change() as records:
+        with self._vault.change(_KIND) as records:
             record = _find(records)
             if record is None or self._wait(record):
                 return False
@@ -88,7 +89,7 @@ class VaultPin:
         digest = _scrypt(pin, record["salt"], record["n"], record["r"], record["p"])
         if not hmac.compare_digest(digest, record["hash"]):
             return False
-        with self._vault.change() as records:
+        with self._vault.change(_KIND) as records:
             record = _find(records)
             if record is not None:
                 record["failures"] = 0

@@ -11,7 +11,9 @@ from typing import Any
 from hybrid import cbor
 from hybrid.cli.terminal import qr_matrix
 from hybrid.invitation import invite
-from hybrid.passkeys.vault import MAGIC
+from hybrid.passkeys.vault import open_vault
+from hybrid.passkeys.vault_file import MAGIC, KdfCost
+from hybrid.passkeys.vault_keys import PassphraseKey
 from hybrid.protocol.qr import Hint, encode_digits
 from hybrid.testing.peers import clients
 from tests.cli import people
@@ -86,7 +88,11 @@ async def _busy_vault(stage: Stage, folder: Path) -> AsyncIterator[Values]:
     yield {}
 
 
-_MEMBERS = MAGIC + b"\x00\x01" + cbor.encode({1: "passphrase", 2: bytes(32)})
+@contextlib.asynccontextmanager
+async def _encrypted_vault(stage: Stage, folder: Path) -> AsyncIterator[Values]:
+    open_vault(folder / "v", PassphraseKey("correct horse"), cost=KdfCost(8, 1, 1)).close()
+    yield {}
+
 
 _SUCCESS = {
     "phone-sign-in": _phone("a client signs in", client(lambda: clients.Client(sign_in())), setting=vault(passkey())),
@@ -186,7 +192,7 @@ _VAULTS = {
     "phone-vault-folder": Scenario(ALWAYS, "a folder that others can write in", _STDIN, setting=_open_folder),
     "phone-vault-not-a-vault": _vault_file("a file that is no vault", b"hello"),
     "phone-vault-newer": _vault_file("a vault of a later version", MAGIC + b"\x00\x63"),
-    "phone-vault-encrypted": _vault_file("an encrypted vault", _MEMBERS),
+    "phone-vault-encrypted": Scenario(ALWAYS, "an encrypted vault", _STDIN, setting=_encrypted_vault),
     "phone-vault-damaged": _vault_file("a damaged vault", MAGIC + b"\x00\x01" + cbor.encode({1: "none", 2: bytes(32)})),
     "phone-vault-is-a-folder": Scenario(ALWAYS, "a folder in the vault's place", _STDIN, setting=_busy_vault),
 }
