@@ -462,7 +462,7 @@ def _failed(hop: _Hop, error: Exception, connection: ClientConnection | None) ->
     match error:
         case ssl.SSLCertVerificationError():
             reason = TunnelProblem.CERTIFICATE
-            message = f"the certificate of {hop.name} cannot be trusted: {error.verify_message}"
+            message = f"the certificate of {hop.name} cannot be trusted: {_verdict(error)}"
         case OSError():
             reason = TunnelProblem.UNREACHABLE
             message = f"cannot reach {hop.place}: {_os_reason(error)}"
@@ -517,6 +517,12 @@ def _is_loopback(host: str) -> bool:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _verdict(error: ssl.SSLCertVerificationError) -> str:
+    """What OpenSSL says of a certificate, in our voice."""
+    text = error.verify_message.rstrip(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def _os_reason(error: OSError) -> str:
