@@ -28,11 +28,12 @@ from bleak.exc import (
 from hybrid.errors import BluetoothProblem, BluetoothUnavailable
 from hybrid.events import Proximity
 from hybrid.ports import Advert
+from hybrid.protocol.eid import FIDO_UUID, GOOGLE_UUID
 
 _log = logging.getLogger(__name__)
 
 # CTAP 2.3 §11.5.1 has 0xFFF9; older iOS uses 0xFDE2, which clients prefer if one device shows both.
-SERVICE_UUIDS = ("0000fde2-0000-1000-8000-00805f9b34fb", "0000fff9-0000-1000-8000-00805f9b34fb")
+SERVICE_UUIDS = (GOOGLE_UUID, FIDO_UUID)
 
 MAX_WAITING = 64
 MAX_REMEMBERED = 4096

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from hybrid.errors import BluetoothProblem, BluetoothUnavailable, LocalProtocolError
 from hybrid.events import Proximity
+from hybrid.protocol.eid import FIDO_UUID
 
 if TYPE_CHECKING:
     from dbus_fast import Message
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from hybrid.adapters.bluez_bus import Interfaces, SystemBus, WatchedAdapter
 
 _log = logging.getLogger(__name__)
-
-SERVICE_UUID = "0000fff9-0000-1000-8000-00805f9b34fb"
 
 # A legacy advert has 31 bytes (Bluetooth Core Specification, vol. 6 part B §2.3.1). Service data take 4 bytes
 # besides the data, a list of one UUID takes 4. More would need an extended advert, which many scanners cannot hear,
@@ -135,11 +134,11 @@ class _Registration:
 
         if message.message_type is not MessageType.METHOD_CALL or message.path != _PATH:
             return None
-        uuids = [SERVICE_UUID] if len(self._service_data) <= MAX_DATA_WITH_UUID_LIST else []
+        uuids = [FIDO_UUID] if len(self._service_data) <= MAX_DATA_WITH_UUID_LIST else []
         properties = {
             "Type": Variant("s", "peripheral" if self._connectable else "broadcast"),
             "ServiceUUIDs": Variant("as", uuids),
-            "ServiceData": Variant("a{sv}", {SERVICE_UUID: Variant("ay", self._service_data)}),
+            "ServiceData": Variant("a{sv}", {FIDO_UUID: Variant("ay", self._service_data)}),
         }
         match message.interface, message.member, message.body:
             case "org.freedesktop.DBus.Properties", "GetAll", [interface] if interface == _ADVERTISEMENT:

@@ -40,9 +40,7 @@ from hybrid.fido2_bridge.extensions import (
 from hybrid.fido2_bridge.info import read_get_info
 from hybrid.fido2_bridge.options import AssertionOptions, RegistrationOptions
 from hybrid.fido2_bridge.rp_id import check_rp_id, parse_origin
-
-MAKE_CREDENTIAL = 0x01
-GET_ASSERTION = 0x02
+from hybrid.protocol.ctap import Command
 
 CREATE, GET = "webauthn.create", "webauthn.get"
 _PUBLIC_KEY = "public-key"
@@ -66,7 +64,7 @@ class AssertionPlan:
         if extensions:
             members[4] = extensions
         members[5] = {"uv": True}
-        return AssertionRequest(self, bytes([GET_ASSERTION]) + cbor.encode(members), extensions)
+        return AssertionRequest(self, bytes([Command.GET_ASSERTION]) + cbor.encode(members), extensions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +166,7 @@ class RegistrationPlan:
         if extensions:
             members[6] = extensions
         members[7] = {"rk": options.resident_key, "uv": True}
-        message = bytes([MAKE_CREDENTIAL]) + cbor.encode(members)
+        message = bytes([Command.MAKE_CREDENTIAL]) + cbor.encode(members)
         return RegistrationRequest(self, message, extensions, info.transports)
 
 

@@ -13,15 +13,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hybrid.errors import LocalProtocolError, RemoteProtocolError
-from hybrid.protocol.keys import MAX_MESSAGE_SIZE, UNCOMPRESSED_SIZE
+from hybrid.protocol.keys import GCM_NONCE_SIZE, GCM_TAG_SIZE, HANDSHAKE_MESSAGE_SIZE, MAX_MESSAGE_SIZE
 
 MAX_COUNTER = (1 << 24) - 1  # Chromium refuses higher numbers
 PADDING_GRANULARITY = 32
 STREAM_END = b"\r\n"
 MAX_CHANCE_ENDS = 64  # a random message of 1 MiB holds 16 on average; more is somebody wasting our time
-_NONCE_SIZE = 12
-_TAG_SIZE = 16
-_HANDSHAKE_MESSAGE_SIZE = UNCOMPRESSED_SIZE + _TAG_SIZE
 
 
 class MessageType(IntEnum):
@@ -83,7 +80,7 @@ def unpad(padded: bytes) -> bytes:
 
 def nonce(counter: int) -> bytes:
     """Transport nonce: 8 zero bytes, then the counter as 32 bits big-endian."""
-    return counter.to_bytes(_NONCE_SIZE, "big")
+    return counter.to_bytes(GCM_NONCE_SIZE, "big")
 
 
 class Sealer:
@@ -101,7 +98,7 @@ class Sealer:
         if self._counter > MAX_COUNTER:
             raise LocalProtocolError("this session has sent its last message")
         padded = pad(message)
-        if len(padded) + _TAG_SIZE > MAX_MESSAGE_SIZE:
+        if len(padded) + GCM_TAG_SIZE > MAX_MESSAGE_SIZE:
             raise LocalProtocolError(f"a message of {len(message)} bytes is too large for the channel")
         ciphertext = self._aead.encrypt(nonce(self._counter), padded, b"")
         self._counter += 1
@@ -189,7 +186,7 @@ class StreamReader:
         return None
 
     def _next_handshake_message(self) -> bytes | None:
-        end = _HANDSHAKE_MESSAGE_SIZE
+        end = HANDSHAKE_MESSAGE_SIZE
         if len(self._buffer) < end + len(STREAM_END):
             return None
         if self._buffer[end : end + len(STREAM_END)] != STREAM_END:

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hybrid.errors import HandshakeFailed, LocalProtocolError, RemoteProtocolError
 from hybrid.protocol.keys import (
+    GCM_NONCE_SIZE,
+    HANDSHAKE_MESSAGE_SIZE,
     UNCOMPRESSED_SIZE,
     PrivateKey,
     PublicKey,
@@ -27,9 +29,6 @@ from hybrid.protocol.keys import (
 
 KEY_SIZE = 32
 HASH_SIZE = 32
-TAG_SIZE = 16
-NONCE_SIZE = 12
-MESSAGE_SIZE = UNCOMPRESSED_SIZE + TAG_SIZE  # 81: both handshake messages, whose payloads are empty
 
 Observer = Callable[[str, bytes, bytes, bytes | None], None]
 """Told (step, h, ck, k) after every step of a handshake. For known-answer tests only: it sees secrets."""
@@ -66,7 +65,7 @@ class CipherState:
 
     def _nonce(self) -> bytes:
         # Noise for AESGCM: 4 zero bytes, then the counter big-endian. Always 0 in these patterns.
-        return self._counter.to_bytes(NONCE_SIZE, "big")
+        return self._counter.to_bytes(GCM_NONCE_SIZE, "big")
 
     def encrypt(self, plaintext: bytes, associated: bytes) -> bytes:
         """Seal with the next nonce; the result is 16 bytes longer."""
@@ -174,8 +173,8 @@ class _Steps:
 
 
 def _split_message(message: bytes) -> tuple[PublicKey, bytes]:
-    if len(message) != MESSAGE_SIZE:
-        raise HandshakeFailed(f"a handshake message of {len(message)} bytes where {MESSAGE_SIZE} belong")
+    if len(message) != HANDSHAKE_MESSAGE_SIZE:
+        raise HandshakeFailed(f"a handshake message of {len(message)} bytes where {HANDSHAKE_MESSAGE_SIZE} belong")
     try:
         point = parse_point(message[:UNCOMPRESSED_SIZE])
     except RemoteProtocolError:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid.errors import HandshakeFailed, LocalProtocolError
-from hybrid.protocol.keys import uncompressed
-from hybrid.protocol.noise import MESSAGE_SIZE, CipherState, Initiator, Pattern, Responder
+from hybrid.protocol.keys import HANDSHAKE_MESSAGE_SIZE, uncompressed
+from hybrid.protocol.noise import CipherState, Initiator, Pattern, Responder
 from tests.protocol.sides import CLIENT_EPHEMERAL, CLIENT_IDENTITY, PHONE_EPHEMERAL, PHONE_IDENTITY, key, secret
 
 PATTERNS = pytest.mark.parametrize("pattern", list(Pattern))
@@ -41,12 +41,12 @@ def test_both_sides_agree(pattern: Pattern) -> None:
     message_2, phone_keys = responder(pattern).answer(message_1)
     client_keys = client.read_message_2(message_2)
     assert client_keys == phone_keys
-    assert len(message_1) == len(message_2) == MESSAGE_SIZE == 81
+    assert len(message_1) == len(message_2) == HANDSHAKE_MESSAGE_SIZE == 81
     assert len({client_keys.client_to_phone, client_keys.phone_to_client, client_keys.handshake_hash}) == 3
 
 
 @PATTERNS
-@given(bit=st.integers(0, 8 * MESSAGE_SIZE - 1))
+@given(bit=st.integers(0, 8 * HANDSHAKE_MESSAGE_SIZE - 1))
 def test_any_flipped_bit_of_message_1_is_refused(pattern: Pattern, bit: int) -> None:
     message_1 = initiator(pattern).write_message_1()
     phone = responder(pattern)
@@ -57,7 +57,7 @@ def test_any_flipped_bit_of_message_1_is_refused(pattern: Pattern, bit: int) -> 
 
 
 @PATTERNS
-@given(bit=st.integers(0, 8 * MESSAGE_SIZE - 1))
+@given(bit=st.integers(0, 8 * HANDSHAKE_MESSAGE_SIZE - 1))
 def test_any_flipped_bit_of_message_2_is_refused(pattern: Pattern, bit: int) -> None:
     client = initiator(pattern)
     message_2, _ = responder(pattern).answer(client.write_message_1())
