@@ -48,16 +48,7 @@ def read_code(path: Path) -> str:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError
             grey = image.convert("L")
-    # Pillow's decoders raise these for files that are none of theirs, cut off, or bombs.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ):
+    except _NOT_A_PICTURE:
         raise InvalidQR("the file is not a picture that can be read", QRProblem.NOT_A_PICTURE) from None
     texts = {
         found.text
