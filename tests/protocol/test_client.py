@@ -165,6 +165,18 @@ def test_the_same_advert_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tried == [ADVERT, bytes(20)]
 
 
+def test_what_is_remembered_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[bytes] = []
+    monkeypatch.setattr(module, "trial_open", lambda data, key: tried.append(data))
+    monkeypatch.setattr(module, "_REMEMBERED_ADVERTS", 2)
+    machine = qr_client()
+    machine.start()
+    one, two, three = (bytes([number]) * 20 for number in range(3))
+    for data in (one, two, three, two, one):  # the third pushes the first out
+        machine.advert_heard(data)
+    assert tried == [one, two, three, one]
+
+
 def test_the_first_match_commits_the_session() -> None:
     machine = qr_client()
     machine.start()
