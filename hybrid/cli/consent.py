@@ -155,6 +155,8 @@ def _headline(prompt: Prompt) -> str:
             lines.append("  wants     to sign you in, but this vault has no passkey for it")
         case Operation.SELECT:
             lines.append("  wants     to know that you are here")
+        case Operation.RESET:
+            lines.append("  wants     to remove every passkey, the PIN and all settings of this authenticator")
     near = "Bluetooth vouches for it" if prompt.peer.proximity is Proximity.BLUETOOTH else "simulated, proves nothing"
     lines.append(f"  through   a code that was scanned; nearness: {near}")
     lines.append("  are you signing in on the device that shows this code?")

@@ -33,6 +33,7 @@ class Operation(StrEnum):
     SIGN_IN = "sign-in"
     NOTHING_FOUND = "nothing-found"  # nothing to decide: approved means that the person has seen it
     SELECT = "select"  # the client only wants to know that somebody is here
+    RESET = "reset"  # remove every passkey, the PIN and all settings; no site, no account
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What a client asks: makeCredential and getAssertion requests as typed values (CTAP 2.3 §6.1 and §6.2).
 
-Turns CBOR into values and names the status byte for whatever is not one. Decides nothing about passkeys.
+Turns a CBOR map into values and names the status byte for whatever is not one. Decides nothing about passkeys;
+extension inputs stay as they came.
 """
 
 from __future__ import annotations
@@ -9,13 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybrid import cbor
-from hybrid.errors import RemoteProtocolError
+from hybrid.passkeys.members import optional, required, typed
+from hybrid.passkeys.profiles import Profile
+from hybrid.passkeys.rejected import Rejected
 from hybrid.protocol.ctap import Status
-
-MAX_MESSAGE_SIZE = 1 << 20
-MAX_LIST_LENGTH = 64
-MAX_CREDENTIAL_ID_SIZE = 1023
 
 PUBLIC_KEY = "public-key"
 
@@ -24,12 +22,17 @@ _MAX_USER_ID_SIZE = 64
 _MAX_RP_ID_SIZE = 253  # the longest domain name
 
 
-class Rejected(Exception):
-    """This request is answered with `status` and nothing else. Never leaves the engine."""
+@dataclass(frozen=True, slots=True)
+class PinUvAuth:
+    """pinUvAuthParam and pinUvAuthProtocol of a request; `param` is None if absent, which differs from empty."""
 
-    def __init__(self, status: Status) -> None:
-        super().__init__(status.name)
-        self.status = status
+    param: bytes | None = field(default=None, repr=False)
+    protocol: int | None = None
+
+    @classmethod
+    def of(cls, fields: Mapping[Any, Any], *, param: int, protocol: int) -> PinUvAuth:
+        """Read the two members with these keys. Raises `Rejected`."""
+        return cls(optional(fields, param, bytes), optional(fields, protocol, int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,6 @@ class MakeCredentialRequest:
     """A well-formed makeCredential request.
 
     `algorithms` and `exclude` hold entries of type "public-key" only, in the client's order. Absent names are empty.
-    `pin_uv_auth_param` is None if absent, which differs from empty.
     """
 
     client_data_hash: bytes
@@ -48,39 +50,38 @@ class MakeCredentialRequest:
     user_display_name: str
     algorithms: tuple[int, ...]
     exclude: tuple[bytes, ...]
+    extensions: Mapping[Any, Any] = field(repr=False)
     options: Mapping[str, bool]
-    pin_uv_auth_param: bytes | None
+    auth: PinUvAuth
+    enterprise_attestation: int | None
+    attestation_formats: tuple[str, ...]
 
     @classmethod
-    def parse(cls, payload: bytes) -> MakeCredentialRequest:
-        """Read the bytes after the command byte. Raises `Rejected`."""
-        fields = _fields(payload)
+    def parse(cls, fields: Mapping[Any, Any], profile: Profile) -> MakeCredentialRequest:
+        """Read the request map. Raises `Rejected`."""
         client_data_hash = _hash(fields, 1)
-        rp = _required(fields, 2, dict)
+        rp = required(fields, 2, dict)
         rp_id = _rp_id(rp, "id")
-        user = _required(fields, 3, dict)
-        user_id = _required(user, "id", bytes)
+        user = required(fields, 3, dict)
+        user_id = required(user, "id", bytes)
         if not 1 <= len(user_id) <= _MAX_USER_ID_SIZE:
             raise Rejected(Status.UNEXPECTED_TYPE)
         for entity in (rp, user):
-            _optional(entity, "icon", str)  # gone from WebAuthn, but its type is still checked
-        algorithms = _algorithms(_required(fields, 4, list))
-        exclude = _credential_ids(fields, 5)
-        _optional(fields, 6, dict)
-        options = _options(fields, 7)
-        pin_uv_auth_param = _optional(fields, 8, bytes)
-        _optional(fields, 9, int)
+            optional(entity, "icon", str)  # gone from WebAuthn, but its type is still checked
         return cls(
             client_data_hash=client_data_hash,
             rp_id=rp_id,
-            rp_name=_optional(rp, "name", str) or "",
+            rp_name=optional(rp, "name", str) or "",
             user_id=user_id,
-            user_name=_optional(user, "name", str) or "",
-            user_display_name=_optional(user, "displayName", str) or "",
-            algorithms=algorithms,
-            exclude=exclude,
-            options=options,
-            pin_uv_auth_param=pin_uv_auth_param,
+            user_name=optional(user, "name", str) or "",
+            user_display_name=optional(user, "displayName", str) or "",
+            algorithms=_algorithms(required(fields, 4, list)),
+            exclude=_credential_ids(fields, 5, profile),
+            extensions=optional(fields, 6, dict) or {},
+            options=_options(fields, 7),
+            auth=PinUvAuth.of(fields, param=8, protocol=9),
+            enterprise_attestation=optional(fields, 10, int),
+            attestation_formats=tuple(typed(name, str) for name in optional(fields, 11, list) or []),
         )
 
 
@@ -94,113 +95,73 @@ class GetAssertionRequest:
     rp_id: str
     client_data_hash: bytes
     allow: tuple[bytes, ...] | None
-    pin_uv_auth_param: bytes | None
+    extensions: Mapping[Any, Any] = field(repr=False)
+    options: Mapping[str, bool]
+    auth: PinUvAuth
 
     @classmethod
-    def parse(cls, payload: bytes) -> GetAssertionRequest:
-        """Read the bytes after the command byte. Raises `Rejected`."""
-        fields = _fields(payload)
+    def parse(cls, fields: Mapping[Any, Any], profile: Profile) -> GetAssertionRequest:
+        """Read the request map. Raises `Rejected`."""
         rp_id = _rp_id(fields, 1)
         client_data_hash = _hash(fields, 2)
-        allow = _credential_ids(fields, 3)
-        _optional(fields, 4, dict)
-        _options(fields, 5)
-        pin_uv_auth_param = _optional(fields, 6, bytes)
-        _optional(fields, 7, int)
+        allow = _credential_ids(fields, 3, profile)
         return cls(
             rp_id=rp_id,
             client_data_hash=client_data_hash,
             allow=allow if fields.get(3) else None,
-            pin_uv_auth_param=pin_uv_auth_param,
+            extensions=optional(fields, 4, dict) or {},
+            options=_options(fields, 5),
+            auth=PinUvAuth.of(fields, param=6, protocol=7),
         )
 
 
-def _fields(payload: bytes) -> dict[Any, Any]:
-    if not payload:
-        return {}
-    try:
-        value = cbor.decode(payload)
-    except RemoteProtocolError:
-        raise Rejected(Status.INVALID_CBOR) from None
-    # "Message Encoding" (CTAP 2.3 §8): one value has one encoding, so a request must equal its own re-encoding.
-    if not _is_plain(value) or cbor.encode(value) != payload:
-        raise Rejected(Status.INVALID_CBOR)
-    if not isinstance(value, dict):
-        raise Rejected(Status.UNEXPECTED_TYPE)
-    return value
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether `value` holds none of CBOR's floats, undefined and unassigned simple values."""
-    if isinstance(value, dict):
-        return all(map(_is_plain, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (int, str, bytes, bool)
-
-
-def _optional(fields: Mapping[Any, Any], key: int | str, kind: type) -> Any:
-    if key not in fields:
-        return None
-    value = fields[key]
-    if type(value) is not kind:  # not isinstance: Python takes True for an int
-        raise Rejected(Status.UNEXPECTED_TYPE)
-    return value
-
-
-def _required(fields: Mapping[Any, Any], key: int | str, kind: type) -> Any:
-    if key not in fields:
-        raise Rejected(Status.MISSING_PARAMETER)
-    return _optional(fields, key, kind)
+def descriptor_id(descriptor: Mapping[Any, Any]) -> bytes | None:
+    """The id in a PublicKeyCredentialDescriptor, None if it is of an unknown type. Raises `Rejected`."""
+    credential_id = required(descriptor, "id", bytes)
+    kind = required(descriptor, "type", str)
+    for transport in optional(descriptor, "transports", list) or []:
+        typed(transport, str)
+    return credential_id if kind == PUBLIC_KEY else None
 
 
 def _hash(fields: Mapping[Any, Any], key: int) -> bytes:
-    value: bytes = _required(fields, key, bytes)
+    value = required(fields, key, bytes)
     if len(value) != _HASH_SIZE:
         raise Rejected(Status.UNEXPECTED_TYPE)
     return value
 
 
 def _rp_id(fields: Mapping[Any, Any], key: int | str) -> str:
-    value: str = _required(fields, key, str)
+    value = required(fields, key, str)
     if len(value.encode()) > _MAX_RP_ID_SIZE:
         raise Rejected(Status.REQUEST_TOO_LARGE)
     return value
 
 
 def _options(fields: Mapping[Any, Any], key: int) -> dict[str, bool]:
-    options: dict[Any, Any] = _optional(fields, key, dict) or {}
-    if any(type(name) is not str or type(value) is not bool for name, value in options.items()):
-        raise Rejected(Status.UNEXPECTED_TYPE)
-    return options
+    options = optional(fields, key, dict) or {}
+    return {typed(name, str): typed(value, bool) for name, value in options.items()}
 
 
 def _algorithms(entries: list[Any]) -> tuple[int, ...]:
     found = []
     for entry in entries:  # to the end: a malformed entry counts even after a match
-        if not isinstance(entry, dict):
-            raise Rejected(Status.UNEXPECTED_TYPE)
-        algorithm: int = _required(entry, "alg", int)
-        if _required(entry, "type", str) == PUBLIC_KEY:
+        algorithm = required(typed(entry, dict), "alg", int)
+        if required(entry, "type", str) == PUBLIC_KEY:
             found.append(algorithm)
     return tuple(found)
 
 
-def _credential_ids(fields: Mapping[Any, Any], key: int) -> tuple[bytes, ...]:
-    entries = _optional(fields, key, list) or []
-    if len(entries) > MAX_LIST_LENGTH:
+def _credential_ids(fields: Mapping[Any, Any], key: int, profile: Profile) -> tuple[bytes, ...]:
+    entries = optional(fields, key, list) or []
+    if len(entries) > profile.max_list_length:
         raise Rejected(Status.REQUEST_TOO_LARGE)
     found = []
     for entry in entries:
-        if not isinstance(entry, dict):
-            raise Rejected(Status.UNEXPECTED_TYPE)
-        credential_id: bytes = _required(entry, "id", bytes)
-        kind = _required(entry, "type", str)
-        transports = _optional(entry, "transports", list) or []
-        if any(type(transport) is not str for transport in transports):
-            raise Rejected(Status.UNEXPECTED_TYPE)
-        if len(credential_id) > MAX_CREDENTIAL_ID_SIZE:
+        credential_id = descriptor_id(typed(entry, dict))
+        if credential_id is None:
+            continue
+        if len(credential_id) > profile.max_credential_id_size:
             raise Rejected(Status.REQUEST_TOO_LARGE)
-        if kind == PUBLIC_KEY:
-            found.append(credential_id)
+        found.append(credential_id)
     return tuple(found)

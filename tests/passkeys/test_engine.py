@@ -76,12 +76,19 @@ async def new_id(authenticator: SoftwareAuthenticator, **changes: Any) -> bytes:
 
 def test_get_info_literal_bytes() -> None:
     expected = (
-        bytes.fromhex("a8 01 82") + b"\x68FIDO_2_0" + b"\x68FIDO_2_1"
+        bytes.fromhex("aa 01 82") + b"\x68FIDO_2_0" + b"\x68FIDO_2_1"
+        + bytes.fromhex("02 84") + b"\x63prf\x68credBlob\x69largeBlob\x6bcredProtect"
         + bytes.fromhex("03 50 e0292e0397e0421c82f128e6935b08f4")
         + bytes.fromhex("04 a3") + b"\x62rk\xf5" + b"\x62up\xf5" + b"\x62uv\xf5"
         + bytes.fromhex("05 1a00100000  07 1840  08 1903ff")
         + bytes.fromhex("09 82") + b"\x66hybrid" + b"\x68internal"
-        + bytes.fromhex("0a 81 a2") + b"\x63alg\x26" + b"\x64type" + b"\x6apublic-key"
+        + bytes.fromhex("0a 85")
+        + b"\xa2\x63alg\x26\x64type\x6apublic-key"  # ES256
+        + b"\xa2\x63alg\x27\x64type\x6apublic-key"  # EdDSA
+        + b"\xa2\x63alg\x28\x64type\x6apublic-key"  # ESP256
+        + b"\xa2\x63alg\x32\x64type\x6apublic-key"  # Ed25519
+        + b"\xa2\x63alg\x39\x01\x00\x64type\x6apublic-key"  # RS256
+        + bytes.fromhex("0f 18 20")
     )  # fmt: skip
     assert phone(MemoryStore()).get_info == expected
 
@@ -93,7 +100,9 @@ def test_get_info_read_by_fido2() -> None:
     assert info.options == {"rk": True, "up": True, "uv": True}
     assert info.max_msg_size == 1048576
     assert info.pin_uv_protocols == []
-    assert info.extensions == []
+    assert info.extensions == ["prf", "credBlob", "largeBlob", "credProtect"]
+    assert [entry["alg"] for entry in info.algorithms] == [-7, -8, -9, -19, -257]
+    assert info.max_cred_blob_length == 32
 
 
 async def test_get_info_command() -> None:
@@ -147,7 +156,7 @@ CREATE_ROWS = {
     "M3 long names": (create(m2={"id": RP_ID, "name": "é" * 5000}, m3=user(b"u", "ü" * 5000)), 0x00),
     "M4 empty list": (create(m4=[]), 0x26),
     "M4 only RS1": (create(m4=[{"alg": -65535, "type": "public-key"}]), 0x26),
-    "M4 second matches": (create(m4=[{"alg": -257, "type": "public-key"}, {"alg": -7, "type": "public-key"}]), 0x00),
+    "M4 second matches": (create(m4=[{"alg": -35, "type": "public-key"}, {"alg": -7, "type": "public-key"}]), 0x00),
     "M4 duplicates": (create(m4=[{"alg": -7, "type": "public-key"}] * 2), 0x00),
     "M4 unknown type": (create(m4=[{"alg": -7, "type": "secret"}]), 0x26),
     "M4 no alg after a match": (create(m4=[{"alg": -7, "type": "public-key"}, {"type": "public-key"}]), 0x14),
@@ -203,7 +212,7 @@ SIGN_IN_ROWS = {
     "M7 parameter is a list": (sign_in(m6=[]), 0x11),
     "options of numbers": (sign_in(m5={"up": 0}), 0x11),
     "extensions is text": (sign_in(m4="prf"), 0x11),
-    "unknown extension": (sign_in(m4={"prf": {}}), 0x00),
+    "unknown extension": (sign_in(m4={"hmac-secret": {}}), 0x00),
     "no parameters": (b"\x02", 0x14),
 }
 
