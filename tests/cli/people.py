@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import unittest.mock
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 from websockets.asyncio.server import ServerConnection
+from websockets.frames import CloseCode
 
 from hybrid import cbor
 from hybrid.adapters.bleak_scanner import BluetoothScanner
@@ -205,13 +208,18 @@ def relay_answering(status: int, *headers: str) -> Setting:
 
 
 def relay_sending(
-    *messages: str | bytes, subprotocols: tuple[str, ...] = ("fido.cable",), routing: bool = True
+    *messages: str | bytes,
+    subprotocols: tuple[str, ...] = ("fido.cable",),
+    routing: bool = True,
+    close: CloseCode | None = None,
 ) -> Setting:
-    """A relay that accepts, sends `messages` and waits."""
+    """A relay that accepts, sends `messages` and waits, or closes with a code."""
 
     async def handler(connection: ServerConnection) -> None:
         for message in messages:
             await connection.send(message)
+        if close is not None:
+            await connection.close(close)
         await connection.wait_closed()
 
     @contextlib.asynccontextmanager
@@ -222,6 +230,16 @@ def relay_sending(
             yield {"bad": relay.address}
 
     return setting
+
+
+@contextlib.asynccontextmanager
+async def without_zxing(stage: Stage, folder: Path) -> AsyncIterator[Values]:
+    """The extra that reads pictures is not installed."""
+    reader = sys.modules.pop("hybrid.adapters.qr_image", None)
+    with unittest.mock.patch.dict(sys.modules, {"zxingcpp": None}):
+        yield {}
+    if reader is not None:
+        sys.modules["hybrid.adapters.qr_image"] = reader
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from websockets.frames import CloseCode
+
 from hybrid.errors import Stage as In
 from hybrid.passkeys.consent import NeverApprove
 from hybrid.protocol.keys import MAX_MESSAGE_SIZE
@@ -179,6 +181,7 @@ _RELAYS = {
     ),
     "get-relay-text": _relay("a text frame", people.relay_sending("hello")),
     "get-relay-oversize": _relay("more than 1 MiB", people.relay_sending(bytes(MAX_MESSAGE_SIZE + 1))),
+    "get-relay-lost": _relay("a limit of the relay", people.relay_sending(close=CloseCode.POLICY_VIOLATION)),
     "get-proxy": Scenario(
         "hybrid get example.com --adapter hci0",
         "a proxy that is not there",

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from websockets.frames import CloseCode
+
 from hybrid import cbor
 from hybrid.cli.terminal import qr_matrix
 from hybrid.invitation import invite
@@ -70,6 +72,11 @@ def _picture(data: bytes) -> Setting:
 
 def _image(about: str, setting: Setting) -> Scenario:
     return Scenario(f"hybrid phone --qr-image {{tmp}}/code.png {_VAULT} --approve always", about, setting=setting)
+
+
+def _two_codes() -> bytes:
+    one, other = qr_matrix(invite().url), qr_matrix(invite().url)
+    return qr_png([left + right for left, right in zip(one, other, strict=True)])
 
 
 def _vault_file(about: str, content: bytes) -> Scenario:
@@ -184,6 +191,8 @@ _CODES = {
     "phone-image-not-a-picture": _image("a file that is no picture", _picture(b"hello")),
     "phone-image-truncated": _image("a picture that is cut off", _picture(qr_png(qr_matrix(invite().url))[:200])),
     "phone-image-blank": _image("a picture without a code", _picture(blank_png())),
+    "phone-image-two-codes": _image("two codes in a picture", _picture(_two_codes())),
+    "phone-image-no-extra": _image("the extra for pictures is not installed", people.without_zxing),
     "phone-image-other-code": _image("another code", _picture(qr_png(qr_matrix("https://example.com")))),
 }
 
@@ -240,6 +249,7 @@ _RELAYS = {
     "phone-relay-not-a-relay": _relay("a server of something else", people.relay_sending(subprotocols=())),
     "phone-relay-no-routing-id": _relay("no routing ID", people.relay_sending(routing=False)),
     "phone-relay-text": _relay("a text frame", people.relay_sending("hello")),
+    "phone-relay-closes": _relay("the relay stops waiting", people.relay_sending(close=CloseCode.GOING_AWAY)),
 }
 
 SCENARIOS: dict[str, Scenario] = {
