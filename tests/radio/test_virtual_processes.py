@@ -73,7 +73,13 @@ def test_a_command_that_cannot_be_run(folders: object, tmp_path: Path, capfd: py
     plain.touch()
     assert run_command(["/no/such"], adapters=1, bluez="5.82", strangers=0.0) == 127
     assert run_command([str(plain)], adapters=1, bluez="5.82", strangers=0.0) == 126
-    assert "cannot run /no/such" in capfd.readouterr().err
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("hybrid: ")]
+    assert errors == [
+        "hybrid: error: cannot run /no/such: no such file or directory",
+        "hybrid: hint: check the command after --",
+        f"hybrid: error: cannot run {plain}: permission denied",
+        "hybrid: hint: check the command after --",
+    ]
 
 
 def test_the_command_gets_the_bus(folders: object, capfd: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,11 @@ async def _run(argv: list[str], adapters: int, bluez: str, strangers: float) -> 
             try:
                 process = await asyncio.create_subprocess_exec(*argv, env=os.environ | running.environment)
             except OSError as error:
-                print(f"hybrid: error: cannot run {argv[0]}: {error.strerror}", file=sys.stderr)
+                print(
+                    f"hybrid: error: cannot run {argv[0]}: {(error.strerror or 'no reason given').lower()}",
+                    file=sys.stderr,
+                )
+                print("hybrid: hint: check the command after --", file=sys.stderr)
                 return 127 if isinstance(error, FileNotFoundError) else 126
             for number in early:
                 process.send_signal(number)
