@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from fido2.ctap import CtapError
@@ -25,32 +24,6 @@ _MAX_USER_ID = 64
 _AUTH_DATA_HEAD = 37
 
 UP, UV, BE, BS, AT, ED = 0x01, 0x04, 0x08, 0x10, 0x40, 0x80
-
-
-class Outcome(StrEnum):
-    """What a CTAP status means to the person waiting."""
-
-    DECLINED = "declined"
-    NO_CREDENTIAL = "no-credential"
-    ALREADY_REGISTERED = "already-registered"
-    TIMEOUT = "timeout"
-    FAILED = "failed"
-
-
-_OUTCOMES = {
-    CtapError.ERR.OPERATION_DENIED: Outcome.DECLINED,
-    CtapError.ERR.KEEPALIVE_CANCEL: Outcome.DECLINED,
-    CtapError.ERR.NO_CREDENTIALS: Outcome.NO_CREDENTIAL,
-    CtapError.ERR.CREDENTIAL_EXCLUDED: Outcome.ALREADY_REGISTERED,
-    CtapError.ERR.USER_ACTION_TIMEOUT: Outcome.TIMEOUT,
-    CtapError.ERR.ACTION_TIMEOUT: Outcome.TIMEOUT,
-    CtapError.ERR.TIMEOUT: Outcome.TIMEOUT,
-}
-
-
-def outcome_of(status: int) -> Outcome:
-    """Meaning of a CTAP status byte other than 0."""
-    return _OUTCOMES.get(status, Outcome.FAILED)  # type: ignore[call-overload,no-any-return]
 
 
 @dataclass(frozen=True, slots=True)

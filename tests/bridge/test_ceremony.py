@@ -15,7 +15,6 @@ from fido2.webauthn import AttestedCredentialData, AuthenticatorData, PublicKeyC
 
 from hybrid.errors import RemoteProtocolError, ResponseRejected
 from hybrid.fido2_bridge import base64url
-from hybrid.fido2_bridge.answers import Outcome, outcome_of
 from hybrid.fido2_bridge.ceremony import AssertionRequest, RegistrationRequest, plan_assertion, plan_registration
 from hybrid.fido2_bridge.credential_key import CredentialKey, load_public_key
 from hybrid.fido2_bridge.options import assertion_options, registration_options
@@ -347,24 +346,9 @@ def test_bytes_that_are_no_answer_are_a_protocol_error(answer: bytes) -> None:
         registration().result(answer)
 
 
-@pytest.mark.parametrize(
-    ("status", "outcome"),
-    [
-        (0x27, Outcome.DECLINED),
-        (0x2D, Outcome.DECLINED),
-        (0x2E, Outcome.NO_CREDENTIAL),
-        (0x19, Outcome.ALREADY_REGISTERED),
-        (0x2F, Outcome.TIMEOUT),
-        (0x3A, Outcome.TIMEOUT),
-        (0x05, Outcome.TIMEOUT),
-        (0x01, Outcome.FAILED),
-        (0x7F, Outcome.FAILED),
-        (0xC9, Outcome.FAILED),
-    ],
-)
-def test_a_status_has_a_meaning(status: int, outcome: Outcome) -> None:
+@pytest.mark.parametrize("status", [0x01, 0x05, 0x19, 0x27, 0x2D, 0x2E, 0x2F, 0x3A, 0x7F, 0xC9])
+def test_a_status_is_handed_on(status: int) -> None:
     for request in (sign_in(), registration()):
         with pytest.raises(CtapError) as caught:
             request.result(bytes([status]))
         assert caught.value.code == status
-        assert outcome_of(caught.value.code) is outcome
