@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hybrid.events import Proximity
-from hybrid.protocol.linking import Link
 from hybrid.protocol.qr import Hint
 from hybrid.protocol.tunnel import TunnelRequest
 
@@ -106,16 +105,6 @@ class TunnelService(Protocol):
     async def open(self, request: TunnelRequest) -> Channel:
         """Create, join or contact, as `request` says. Raises `TunnelError`, `LinkGone` for a 410 on contact."""
         ...
-
-
-class LinkStore(Protocol):
-    """Remembers linked phones. Unique by `Link.public_key`: a new link of the same phone replaces the old one."""
-
-    def links(self) -> list[Link]: ...
-
-    def store(self, link: Link) -> None: ...
-
-    def forget(self, link: Link) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
