@@ -17,7 +17,7 @@ from typing import assert_never
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hybrid.driving import MessageChannel, OnEvent, Progress, check_simulation, in_time, stop
+from hybrid.driving import MessageChannel, OnEvent, Progress, check_simulation, default_tunnels, in_time, stop
 from hybrid.errors import HybridError, InvalidQR, PeerClosed, PeerTimeout, QRProblem, Stage, TunnelError
 from hybrid.events import Advertising, CodeIsOld, Event, ResponseSent
 from hybrid.ports import Advertiser, CtapBackend, Peer, TunnelService
@@ -90,7 +90,7 @@ async def answer(
     qr = QrInvitation.parse(code)
     introduction = QrIntroduction(qr, service_id, secrets.token_bytes(NONCE_SIZE))
     advertiser = advertiser if advertiser is not None else _default_advertiser()
-    tunnels = tunnels if tunnels is not None else _default_tunnels()
+    tunnels = tunnels if tunnels is not None else default_tunnels()
     check_simulation(advertiser.proximity, tunnels)
     _use(qr)
     machine = AuthenticatorMachine(
@@ -117,12 +117,6 @@ def _default_advertiser() -> Advertiser:
     from hybrid.adapters.bluez_advertiser import BluezAdvertiser
 
     return BluezAdvertiser()
-
-
-def _default_tunnels() -> TunnelService:
-    from hybrid.adapters.websocket_tunnel import WebSocketTunnels
-
-    return WebSocketTunnels()
 
 
 class _Run:

@@ -16,7 +16,7 @@ from typing import assert_never
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hybrid.driving import MessageChannel, OnEvent, Progress, check_simulation, in_time, stop
+from hybrid.driving import MessageChannel, OnEvent, Progress, check_simulation, default_tunnels, in_time, stop
 from hybrid.errors import HybridError, LinkGone, LocalProtocolError, PeerClosed, PeerTimeout, Stage, TunnelError
 from hybrid.events import Event, LinkForgotten, Proximity, RequestSent, Scanning
 from hybrid.invitation import Invitation
@@ -157,7 +157,7 @@ async def connect(
         LocalProtocolError: the invitation was used before, or a simulated air meets a relay of others.
     """
     scanner = scanner if scanner is not None else _default_scanner()
-    tunnels = tunnels if tunnels is not None else _default_tunnels()
+    tunnels = tunnels if tunnels is not None else default_tunnels()
     check_simulation(scanner.proximity, tunnels)
     run = _Run(to, _introduction(to, hint), on_event, scanner, tunnels, timeouts or ClientTimeouts())
     clean = False
@@ -180,12 +180,6 @@ def _default_scanner() -> Scanner:
     from hybrid.adapters.bleak_scanner import BluetoothScanner
 
     return BluetoothScanner()
-
-
-def _default_tunnels() -> TunnelService:
-    from hybrid.adapters.websocket_tunnel import WebSocketTunnels
-
-    return WebSocketTunnels()
 
 
 class _Run:

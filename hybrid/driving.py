@@ -151,3 +151,10 @@ def check_simulation(proximity: Proximity, tunnels: TunnelService) -> None:
     """
     if proximity is Proximity.SIMULATED and not tunnels.loopback:
         raise LocalProtocolError("the simulated air works only with a relay in memory or on this machine")
+
+
+def default_tunnels() -> TunnelService:
+    """The real relays, for callers that name none."""
+    from hybrid.adapters.websocket_tunnel import WebSocketTunnels
+
+    return WebSocketTunnels()
