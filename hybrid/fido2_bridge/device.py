@@ -17,7 +17,9 @@ from typing import Protocol
 from fido2.ctap import STATUS, CtapDevice, CtapError
 from fido2.hid import CAPABILITY, CTAPHID
 
-_GET_INFO = b"\x04"
+from hybrid.protocol.ctap import Command
+
+_GET_INFO = bytes([Command.GET_INFO])
 _CHECK_EVERY = 0.05  # seconds between looks at the caller's threading.Event and at the loop, which cannot wake us
 
 
