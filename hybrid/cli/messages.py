@@ -348,7 +348,7 @@ def _explain_timeout(stage: Stage, seconds: float) -> Explanation:
 def explain_status(status: int) -> Explanation:
     """Put a CTAP status of a phone into words; it must not be success."""
     match status:
-        case Status.OPERATION_DENIED:
+        case Status.OPERATION_DENIED | Status.KEEPALIVE_CANCEL:
             return Explanation(
                 "the request was declined on the phone", "try again if that was by mistake", EXIT_DECLINED
             )
@@ -389,7 +389,7 @@ def explain_status(status: int) -> Explanation:
 def explain_sent_status(status: int) -> Explanation:
     """The same statuses, told at the phone that sent them."""
     match status:
-        case Status.OPERATION_DENIED:
+        case Status.OPERATION_DENIED | Status.KEEPALIVE_CANCEL:
             return Explanation("you declined", "show a new code to try again", EXIT_DECLINED)
         case Status.NO_CREDENTIALS:
             return Explanation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -90,6 +91,12 @@ def test_every_class_of_errors_is_tried_above() -> None:
 def test_what_is_our_fault_is_called_a_bug() -> None:
     assert explain(errors.LocalProtocolError("x")).exit_code == EXIT_BUG
     assert "bug of ours" in explain(errors.LocalProtocolError("x")).hint
+
+
+@pytest.mark.parametrize("words_for", [messages.explain_status, messages.explain_sent_status])
+@pytest.mark.parametrize("status", [0x27, 0x2D])
+def test_a_cancelled_question_is_a_declined_one(words_for: Callable[[int], messages.Explanation], status: int) -> None:
+    assert words_for(status).exit_code == messages.EXIT_DECLINED
 
 
 EVENTS: list[events.Event] = [
