@@ -293,7 +293,7 @@ class SoftwareAuthenticator:
             cred_protect=inputs.cred_protect or 1,
             secret_uv=self._random(_SECRET_SIZE),
             secret_no_uv=self._random(_SECRET_SIZE),
-            cred_blob=blob if blob is not None and len(blob) <= MAX_CRED_BLOB_SIZE and discoverable else None,
+            cred_blob=blob if blob is not None and len(blob) <= MAX_CRED_BLOB_SIZE else None,
             large_blob_key=self._random(_SECRET_SIZE) if inputs.large_blob_key else None,
             payments=inputs.payments,
         )

@@ -66,12 +66,13 @@ class HmacSecret:
         protocol = protocols.get(1 if version is None else version)
         if protocol is None:
             raise Rejected(Status.INVALID_PARAMETER)
+        if len(salt_enc) not in protocol.sizes(_SALT_SIZE, 2 * _SALT_SIZE) or len(salt_auth) != protocol.mac_size:
+            raise Rejected(Status.INVALID_LENGTH)
         shared = protocol.decapsulate(peer)
         if not protocol.verify(shared, salt_enc, salt_auth):
-            raise Rejected(Status.PIN_AUTH_INVALID)
+            # Who names no protocol speaks CTAP 2.0 and knows this as an error of the extension.
+            raise Rejected(Status.EXTENSION_FIRST if version is None else Status.PIN_AUTH_INVALID)
         salts = protocol.decrypt(shared, salt_enc)
-        if len(salts) not in (_SALT_SIZE, 2 * _SALT_SIZE):
-            raise Rejected(Status.INVALID_LENGTH)
         return cls(Salts(salts[:_SALT_SIZE], salts[_SALT_SIZE:] or None), protocol, shared)
 
     def sealed(self, secret: bytes) -> bytes:

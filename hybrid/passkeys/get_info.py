@@ -50,7 +50,7 @@ def roaming_info(state: AuthenticatorState, remaining: int, random: Callable[[in
         13: state.min_pin_length,
         16: MAX_MIN_PIN_RP_IDS,
         20: remaining,
-        22: ["packed", "none"],
+        22: ["none", "packed"],
         29: MAX_PIN_SIZE,
         31: [int(subcommand) for subcommand in ConfigSubcommand],
     }

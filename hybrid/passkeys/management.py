@@ -1,13 +1,14 @@
 """authenticatorCredentialManagement: list, rename and remove discoverable passkeys (CTAP 2.3 §6.8).
 
-A removed passkey is archived by its store, as everywhere. Where a listing stands is remembered for each channel.
+A removed passkey is archived by its store, as everywhere. Where a listing stands is remembered for each channel, and
+that of sites goes on while passkeys of one of them are listed.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
@@ -40,12 +41,6 @@ class Subcommand(IntEnum):
 _READ_ONLY = (Subcommand.GET_METADATA, Subcommand.ENUMERATE_RPS_BEGIN, Subcommand.ENUMERATE_CREDENTIALS_BEGIN)
 
 
-@dataclass(slots=True)
-class _Listing:
-    next: Subcommand
-    rest: list[dict[int, Any]]
-
-
 class CredentialManagement:
     """Serves one authenticator's passkeys to whoever has a token for it. `now` gives seconds since 1970."""
 
@@ -54,7 +49,7 @@ class CredentialManagement:
         self._state = state
         self._pin = pin
         self._now = now
-        self._listings: dict[Hashable, _Listing] = {}
+        self._listings: dict[Hashable, dict[Subcommand, list[dict[int, Any]]]] = {}
 
     def power_cycle(self) -> None:
         """Forget every listing that is under way."""
@@ -77,7 +72,6 @@ class CredentialManagement:
             raise Rejected(Status.INVALID_SUBCOMMAND) from None
         if subcommand in (Subcommand.ENUMERATE_RPS_NEXT, Subcommand.ENUMERATE_CREDENTIALS_NEXT):
             return self._next(subcommand, channel)
-        self.end_listing(channel)
         params = optional(fields, 2, dict) or {}
         auth = PinUvAuth.of(fields, param=4, protocol=3)
         if auth.param is None:
@@ -137,15 +131,14 @@ class CredentialManagement:
     ) -> dict[int, Any]:
         if not entries:
             raise Rejected(Status.NO_CREDENTIALS)
-        self._listings[channel] = _Listing(following, entries[1:])
+        self._listings.setdefault(channel, {})[following] = entries[1:]
         return {**entries[0], total: len(entries)}
 
     def _next(self, subcommand: Subcommand, channel: Hashable) -> dict[int, Any]:
-        listing = self._listings.get(channel)
-        if listing is None or listing.next is not subcommand or not listing.rest:
-            self.end_listing(channel)
+        rest = self._listings.get(channel, {}).get(subcommand)
+        if not rest:
             raise Rejected(Status.NOT_ALLOWED)
-        return listing.rest.pop(0)
+        return rest.pop(0)
 
     def _named(self, params: Mapping[Any, Any]) -> Credential:
         credential_id = descriptor_id(required(params, 2, dict))

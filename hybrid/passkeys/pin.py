@@ -43,7 +43,7 @@ class Permission(IntFlag):
 
 
 _GRANTED = ~Permission.BIO_ENROLLMENT & Permission(0x7F)
-_NEEDS_RP_ID = Permission.MAKE_CREDENTIAL | Permission.GET_ASSERTION
+_BOUND_TO_RP_ID = Permission.MAKE_CREDENTIAL | Permission.GET_ASSERTION
 
 
 class Subcommand(IntEnum):
@@ -113,7 +113,7 @@ class ClientPin:
             raise Rejected(Status.PIN_AUTH_INVALID)
         if not protocol.verify(token.value, message, auth.param) or not token.permissions & permission:
             raise Rejected(Status.PIN_AUTH_INVALID)
-        if permission & _NEEDS_RP_ID:
+        if permission & _BOUND_TO_RP_ID:
             if not token.verified or token.rp_id not in (None, rp_id):
                 raise Rejected(Status.PIN_AUTH_INVALID)
             token.rp_id = rp_id
@@ -216,7 +216,7 @@ class ClientPin:
         else:
             if 9 in fields or 10 in fields:
                 raise Rejected(Status.INVALID_PARAMETER)
-            permissions, rp_id = _NEEDS_RP_ID, None
+            permissions, rp_id = _BOUND_TO_RP_ID, None
         self._check_may_try()
         shared = protocol.decapsulate(peer)
         self._check_pin(protocol, protocol.decrypt(shared, hash_enc))
@@ -290,6 +290,4 @@ def _permissions(fields: Mapping[Any, Any]) -> tuple[Permission, str | None]:
     permissions = Permission(number)
     if permissions & Permission.PERSISTENT_READ_ONLY and permissions != Permission.PERSISTENT_READ_ONLY:
         raise Rejected(Status.UNAUTHORIZED_PERMISSION)  # it outlives every other and stands alone
-    if permissions & _NEEDS_RP_ID and rp_id is None:
-        raise Rejected(Status.MISSING_PARAMETER)
-    return permissions, rp_id
+    return permissions, rp_id  # without an RP id it is bound at its first use

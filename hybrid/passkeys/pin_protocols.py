@@ -35,6 +35,7 @@ class PinProtocol:
 
     def __init__(self, version: int, random: Random) -> None:
         self.version = version
+        self.mac_size = 16 if version == 1 else 32
         self._random = random
         self.regenerate()
 
@@ -64,6 +65,10 @@ class PinProtocol:
             return hashlib.sha256(shared).digest()
         return _hkdf(shared, b"CTAP2 HMAC key") + _hkdf(shared, b"CTAP2 AES key")
 
+    def sizes(self, *plain: int) -> tuple[int, ...]:
+        """How long the ciphertexts of plaintexts of these sizes are."""
+        return tuple(size if self.version == 1 else size + _BLOCK for size in plain)
+
     def encrypt(self, secret: bytes, plaintext: bytes) -> bytes:
         """Encrypt a multiple of 16 bytes."""
         iv = bytes(_BLOCK) if self.version == 1 else self._random(_BLOCK)
@@ -84,7 +89,7 @@ class PinProtocol:
     def verify(self, key: bytes, message: bytes, signature: bytes) -> bool:
         """Whether `signature` is the MAC of `message`; `key` is a shared secret or a token."""
         mac = hmac.digest(key[:32], message, "sha256")
-        return hmac.compare_digest(mac[:16] if self.version == 1 else mac, signature)
+        return hmac.compare_digest(mac[: self.mac_size], signature)
 
 
 def _hkdf(shared: bytes, info: bytes, size: int = 32) -> bytes:

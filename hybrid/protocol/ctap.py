@@ -68,6 +68,7 @@ class Status(IntEnum):
     INVALID_SUBCOMMAND = 0x3E
     UNAUTHORIZED_PERMISSION = 0x40
     OTHER = 0x7F
+    EXTENSION_FIRST = 0xE0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
