@@ -247,6 +247,7 @@ class VaultProblem(StrEnum):
     KEY_FILE = "key-file"
     KEYRING = "keyring"
     LOST = "lost"
+    PASSKEYS = "passkeys"
     CORRUPT = "corrupt"
     BUSY = "busy"
     FULL = "full"

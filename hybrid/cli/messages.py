@@ -479,6 +479,7 @@ _VAULT_HINTS = {
     VaultProblem.KEYRING: "unlock the key ring or set one up, or choose another --vault-key",
     VaultProblem.LOST: "give NAME.previous the name of the vault NAME, or choose another place with --vault",
     VaultProblem.CORRUPT: "put NAME.previous in the place of the vault NAME, or begin a new one with --vault",
+    VaultProblem.PASSKEYS: "hybrid passkeys remove takes them out of use; NAME.previous may have good ones",
     VaultProblem.BUSY: "wait until the other program is done, then try again",
     VaultProblem.FULL: "free some space, or choose another place with --vault",
     VaultProblem.ACCESS: "check the path and who owns it, or choose another with --vault",

@@ -157,6 +157,17 @@ class Vault:
         """How many times it was written."""
         return self._load().head.generation
 
+    def previous_generation(self) -> int | None:
+        """The generation of ``NAME.previous``; None if there is none that this key opens."""
+        try:
+            with disk.opened(disk.previous_of(self._path)) as descriptor:
+                data = disk.read_all(descriptor, self._path)
+            head = file.parse_head(data)
+            _entries(file.open_body(head, data, self._data_key).records)
+        except (VaultError, UnreadableFile):
+            return None
+        return head.generation if head.version == file.VERSION and head.vault_id == self._vault_id else None
+
     # as a store
 
     def credentials(self, rp_id: str | None = None) -> list[Credential]:
@@ -400,19 +411,23 @@ def open_vault(path: Path | None = None, key: VaultKey | None = None, *, cost: K
     return vault
 
 
-def kind_of_vault(path: Path | None = None) -> KeyKind | None:
-    """What opens the vault at `path`; None if any key will do, because it is to be made or migrated.
+def needs_new_key(path: Path | None, kind: KeyKind) -> bool:
+    """Whether `open_vault` with a key of this kind would make or migrate the vault, so that the key is a new one.
 
     For those who must ask a person. The file may be damaged all the same. Raises `VaultError`.
     """
     path = _real(path)
     if not os.path.lexists(path):
-        return None
+        return True
     try:
         head = _read_head(path)
     except UnreadableFile:
-        raise _unreadable(KeyKind.NONE) from None
-    return None if head.version == 1 else head.kind
+        raise _unreadable(kind) from None
+    if head.version == 1:
+        return True
+    if head.kind is not kind:
+        raise _wrong_kind(head.kind)
+    return False
 
 
 def _real(path: Path | None) -> Path:

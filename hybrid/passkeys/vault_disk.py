@@ -22,7 +22,7 @@ from hybrid.errors import VaultError, VaultProblem
 
 MAX_SIZE = 64 << 20
 _LOCK_SECONDS = 5.0  # others hold it for one file write
-_LOCK_INTERVAL = 0.01
+_LOCK_INTERVAL = 0.001  # short, so that one who writes all the time does not keep the others out
 
 
 @contextmanager
@@ -209,12 +209,13 @@ class SeenGeneration:
 
     def read(self, vault_id: bytes) -> int:
         """0 if it is not known."""
-        try:
+        words: list[bytes] = []
+        with suppress(OSError):
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return 0
-        with open(descriptor, "rb") as file:
-            words = file.read(100).split()
+            try:
+                words = os.read(descriptor, 100).split()
+            finally:
+                os.close(descriptor)
         if len(words) != 2 or words[0] != vault_id.hex().encode() or not words[1].isdigit():
             return 0
         return int(words[1])

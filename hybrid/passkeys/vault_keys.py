@@ -99,15 +99,17 @@ class FileKey(_NoOtherPlace):
     def secret(self, vault_id: bytes) -> SecretBytes:
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise self._problem("is not a file")
+                if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or status.st_uid != os.geteuid():
+                    raise self._problem("can be read or written by others than you")
+                content = os.read(descriptor, _MAX_FILE_SIZE + 1).rstrip(b"\r\n")
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise self._problem("cannot be read", error) from error
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise self._problem("is not a file")
-            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or status.st_uid != os.geteuid():
-                raise self._problem("can be read or written by others than you")
-            content = file.read(_MAX_FILE_SIZE + 1).rstrip(b"\r\n")
         if not _MIN_FILE_SIZE <= len(content) <= _MAX_FILE_SIZE:
             raise self._problem(f"does not hold {_MIN_FILE_SIZE} to {_MAX_FILE_SIZE} bytes")
         return SecretBytes(content)
