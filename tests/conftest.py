@@ -20,6 +20,12 @@ ALLOWED = read_list(LIST.read_text(encoding="utf-8")) if IN_CI else {}
 
 _SOAK_FACTOR = 50
 
+# No property is judged by the clock, which a shared machine slows down; and none leaves a database behind.
+settings.register_profile(
+    "project", deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("project")
+
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     expected_failure = hasattr(report, "wasxfail")

@@ -1,15 +1,8 @@
-"""One Hypothesis profile for the core: small, so that the whole folder runs in a blink, and without a database."""
+"""One Hypothesis profile for the core: small, so that the whole folder runs in a blink."""
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
-settings.register_profile(
-    "core",
-    max_examples=60,
-    deadline=None,
-    database=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+settings.register_profile("core", parent=settings.get_profile("project"), max_examples=60)
 settings.load_profile("core")
