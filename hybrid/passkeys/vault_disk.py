@@ -35,7 +35,7 @@ def access_problems(path: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         problem = VaultProblem.FULL if full else VaultProblem.ACCESS
-        raise VaultError(f"{path} cannot be used: {error.strerror}", problem) from error
+        raise VaultError(f"{path} cannot be used: {(error.strerror or 'no reason given').lower()}", problem) from error
 
 
 def make_folders(folder: Path) -> None:
