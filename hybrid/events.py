@@ -136,6 +136,23 @@ class Closed:
     """The session is over and the channel closed."""
 
 
+@dataclass(frozen=True, slots=True)
+class PasskeysExported:
+    """Passkeys are about to leave the vault for a file. Also a line of the vault's audit file."""
+
+    count: int
+    format: str
+    encrypted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PasskeysImported:
+    """Passkeys of a file are in the vault. Also a line of the vault's audit file."""
+
+    count: int
+    format: str
+
+
 Event = (
     Scanning
     | AdvertSeen
@@ -155,4 +172,6 @@ Event = (
     | HintViolated
     | ResponseSent
     | Closed
+    | PasskeysExported
+    | PasskeysImported
 )

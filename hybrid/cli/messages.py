@@ -42,6 +42,8 @@ from hybrid.events import (
     LinkDropped,
     LinkForgotten,
     LinkReceived,
+    PasskeysExported,
+    PasskeysImported,
     PhoneConnected,
     Proximity,
     Ready,
@@ -166,8 +168,16 @@ def sentence_of(event: Event) -> str | None:
             return "the answer is sent" if status == Status.OK else "the refusal is sent"
         case Closed():
             return None
+        case PasskeysExported(count, name, encrypted):
+            return f"{_passkeys(count)} leaving the vault as {name}{'' if encrypted else ', in clear text'}"
+        case PasskeysImported(count, name):
+            return f"{_passkeys(count)} taken from {name}"
         case _:
             assert_never(event)
+
+
+def _passkeys(count: int) -> str:
+    return f"{count} passkey{'' if count == 1 else 's'}"
 
 
 def _wish(command: int) -> str:

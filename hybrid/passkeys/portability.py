@@ -156,14 +156,18 @@ class Report:
             "format": self.format,
             "carried": self.carried,
             "others": self.others,
-            "same_account": self.same_account,
-            "left_out": [{"rp_id": f.rp_id, "user_name": f.user_name, "why": f.what.value} for f in self.left_out],
+            "sameAccount": self.same_account,
+            "leftOut": [{**_named(finding), "why": finding.what.value} for finding in self.left_out],
             "losses": [
-                {"rp_id": f.rp_id, "user_name": f.user_name, "what": f.what.value, "kept_for_us": f.kept_for_us}
-                for f in self.findings
-                if isinstance(f.what, Loss)
+                {**_named(finding), "what": finding.what.value, "keptForUs": finding.kept_for_us}
+                for finding in self.findings
+                if isinstance(finding.what, Loss)
             ],
         }
+
+
+def _named(finding: Finding) -> dict[str, str]:
+    return {"rpId": finding.rp_id, "userName": finding.user_name}
 
 
 @dataclass(frozen=True, slots=True)

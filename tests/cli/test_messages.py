@@ -118,6 +118,8 @@ EVENTS: list[events.Event] = [
     events.HintViolated(1),
     events.ResponseSent(0),
     events.Closed(),
+    events.PasskeysExported(2, "cxf", False),
+    events.PasskeysImported(1, "cxf"),
 ]
 SILENT = {events.Closed}
 

@@ -109,8 +109,8 @@ def test_a_document_of_another_exporter_is_read() -> None:
         "format": "cxf",
         "carried": 1,
         "others": 2,
-        "same_account": 0,
-        "left_out": [],
+        "sameAccount": 0,
+        "leftOut": [],
         "losses": [],
     }
     assert public_key_of(imported.credentials[0]) == public_der(private_key())
