@@ -11,16 +11,17 @@ from hybrid.cli.files import check_relay, reason
 from hybrid.cli.messages import CtapFailure, MissingExtra, UsageProblem, explain_at_phone
 from hybrid.cli.running import run_politely
 from hybrid.cli.terminal import Screen
+from hybrid.cli.vault_keys import UnlockedConsent, open_chosen_vault, parse_vault_key
 from hybrid.events import Event, RequestReceived, ResponseSent
 from hybrid.passkeys.consent import AlwaysApprove, Consent, LimitedConsent, NeverApprove, PinConsent
 from hybrid.passkeys.engine import PROMPT_TIMEOUT, SoftwareAuthenticator
-from hybrid.passkeys.vault import Vault, open_vault
+from hybrid.passkeys.vault import Vault
+from hybrid.passkeys.vault_file import KeyKind
 from hybrid.passkeys.vault_pin import VaultPin
 from hybrid.ports import Advertiser, TunnelService
 from hybrid.protocol.ctap import Status
 from hybrid.protocol.qr import QrInvitation
 
-_ENCRYPTED_SINCE = "0.2"
 _MAX_CODE = 1 << 16  # characters
 
 
@@ -49,7 +50,7 @@ def phone(options: PhoneOptions) -> int:
     check_relay(options.relay, options.relay_name, options.relay_ca)
     code = _code(options)
     QrInvitation.parse(code)  # before anybody is asked anything
-    _check_vault_key(options.vault_key)
+    parse_vault_key(options.vault_key)
     vault: Vault | None = None
     terminal = None
     if options.approve == "ask":
@@ -57,12 +58,13 @@ def phone(options: PhoneOptions) -> int:
 
         terminal = Terminal()
     try:
-        vault = open_vault(options.vault)
-        options.screen.warn("this vault is not encrypted: whoever reads the file can use its passkeys")
+        vault = open_chosen_vault(options.vault, options.vault_key, options.screen)
         consent = _consent(options, vault, terminal)
         authenticator = SoftwareAuthenticator(vault, consent, prompt_timeout=options.user_timeout or PROMPT_TIMEOUT)
         return run_politely(_serve(options, code, authenticator), options.screen, explain_at_phone)
     finally:
+        if vault is not None:
+            vault.close()
         if terminal is not None:
             terminal.close()
 
@@ -92,18 +94,6 @@ def _read_image(path: Path) -> str:
         raise UsageProblem(f"the picture cannot be read: {reason(error)}", f"check the path {path}") from None
 
 
-def _check_vault_key(kind: str) -> None:
-    name = kind.partition(":")[0]
-    if name == "none":
-        return
-    if name in ("passphrase", "keyring", "file"):
-        raise UsageProblem(
-            f"a vault with a {name} key comes with version {_ENCRYPTED_SINCE}",
-            "use --vault-key none, which does not encrypt, with passkeys for tests",
-        )
-    raise UsageProblem("this is no kind of vault key", "choose passphrase, keyring, file:PATH or none with --vault-key")
-
-
 def _consent(options: PhoneOptions, vault: Vault, terminal: object) -> Consent:
     match options.approve:
         case "always":
@@ -116,6 +106,8 @@ def _consent(options: PhoneOptions, vault: Vault, terminal: object) -> Consent:
 
             assert isinstance(terminal, Terminal)
             person = TerminalConsent(terminal)
+            if vault.key_kind is KeyKind.PASSPHRASE:
+                return LimitedConsent(UnlockedConsent(person))
             return LimitedConsent(PinConsent(person, person, VaultPin(vault)))
 
 

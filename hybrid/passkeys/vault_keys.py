@@ -189,5 +189,7 @@ class KeyringKey:
             raise self._problem(error) from None
 
     def _problem(self, error: Exception) -> VaultError:
+        if isinstance(error, self._errors.NoKeyringError):
+            return VaultError("there is no key ring on this machine", VaultProblem.KEYRING)
         # Not its text: it may be several lines, and says where the library lives.
-        return VaultError(f"the key ring of this desktop cannot be used ({type(error).__name__})", VaultProblem.KEYRING)
+        return VaultError(f"the key ring cannot be used ({type(error).__name__})", VaultProblem.KEYRING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from hybrid.cli.terminal import qr_matrix
 from hybrid.invitation import invite
 from hybrid.passkeys.vault import open_vault
 from hybrid.passkeys.vault_file import MAGIC, KdfCost
-from hybrid.passkeys.vault_keys import PassphraseKey
+from hybrid.passkeys.vault_keys import FileKey, PassphraseKey
 from hybrid.protocol.qr import Hint, encode_digits
 from hybrid.testing.peers import clients
 from tests.cli import people
@@ -98,6 +99,39 @@ async def _busy_vault(stage: Stage, folder: Path) -> AsyncIterator[Values]:
 @contextlib.asynccontextmanager
 async def _encrypted_vault(stage: Stage, folder: Path) -> AsyncIterator[Values]:
     open_vault(folder / "v", PassphraseKey("correct horse"), cost=KdfCost(8, 1, 1)).close()
+    yield {}
+
+
+@contextlib.asynccontextmanager
+async def _vault_with_key_file(stage: Stage, folder: Path) -> AsyncIterator[Values]:
+    open_vault(folder / "v", FileKey(folder / "k"), cost=KdfCost(8, 1, 1)).add(passkey())
+    open_vault(folder / "v2", FileKey(folder / "k2"), cost=KdfCost(8, 1, 1)).close()
+    yield {}
+
+
+@contextlib.asynccontextmanager
+async def _restored_vault(stage: Stage, folder: Path) -> AsyncIterator[Values]:
+    with open_vault(folder / "v") as made:
+        made.add(passkey())
+        old = (folder / "v").read_bytes()
+        made.add(passkey(1))
+        made.add(passkey(2))
+    (folder / "v").write_bytes(old)
+    yield {}
+
+
+@contextlib.asynccontextmanager
+async def _lost_vault(stage: Stage, folder: Path) -> AsyncIterator[Values]:
+    open_vault(folder / "v").add(passkey())
+    (folder / "v").unlink()
+    yield {}
+
+
+@contextlib.asynccontextmanager
+async def _old_vault(stage: Stage, folder: Path) -> AsyncIterator[Values]:
+    body = cbor.encode({1: 3, 2: []})
+    (folder / "v").touch(0o600)
+    (folder / "v").write_bytes(MAGIC + b"\x00\x01" + cbor.encode({1: "none", 2: hashlib.sha256(body).digest()}) + body)
     yield {}
 
 
@@ -202,6 +236,21 @@ _VAULTS = {
     "phone-vault-not-a-vault": _vault_file("a file that is no vault", b"hello"),
     "phone-vault-newer": _vault_file("a vault of a later version", MAGIC + b"\x00\x63"),
     "phone-vault-encrypted": Scenario(ALWAYS, "an encrypted vault", _STDIN, setting=_encrypted_vault),
+    "phone-vault-wrong-key": Scenario(
+        ALWAYS.replace("none", "file:{tmp}/k2"), "a key file of another vault", _STDIN, setting=_vault_with_key_file
+    ),
+    "phone-vault-key-file": Scenario(
+        ALWAYS.replace("none", "file:{tmp}/k"),
+        "a key file",
+        _STDIN,
+        client=client(lambda: clients.Client(sign_in())),
+        setting=_vault_with_key_file,
+    ),
+    "phone-vault-restored": _phone(
+        "an old copy of the vault", client(lambda: clients.Client(sign_in())), setting=_restored_vault
+    ),
+    "phone-vault-migrated": _phone("a vault of release 0.1", client(clients.LeavesAfterGreeting), setting=_old_vault),
+    "phone-vault-lost": _phone("a vault of which only the copy is left", setting=_lost_vault),
     "phone-vault-damaged": _vault_file("a damaged vault", MAGIC + b"\x00\x01" + cbor.encode({1: "none", 2: bytes(32)})),
     "phone-vault-is-a-folder": Scenario(ALWAYS, "a folder in the vault's place", _STDIN, setting=_busy_vault),
 }

@@ -57,9 +57,15 @@ SCENARIOS: dict[str, Scenario] = {
     "usage-phone-no-code": Scenario("hybrid phone --vault-key none", "no code"),
     "usage-phone-two-codes": Scenario("hybrid phone {code} --qr-image x.png --vault-key none", "two codes"),
     "usage-phone-empty-stdin": Scenario("hybrid phone - --vault-key none", "no code on standard input"),
-    "usage-vault-key-passphrase": Scenario("hybrid phone {code}", "the default key kind, not there yet"),
-    "usage-vault-key-keyring": Scenario("hybrid phone {code} --vault-key keyring", "the key ring, not there yet"),
-    "usage-vault-key-file": Scenario("hybrid phone {code} --vault-key file:{tmp}/k", "a key file, not there yet"),
+    "usage-vault-key-keyring": Scenario(
+        "hybrid phone {code} --vault {tmp}/v --vault-key keyring --approve never",
+        "a key ring where there is none",
+        environment={"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"},
+    ),
+    "usage-vault-key-file": Scenario(
+        "hybrid phone {code} --vault {tmp}/v --vault-key file:{tmp} --approve never", "a key file that is a folder"
+    ),
+    "usage-vault-key-no-file": Scenario("hybrid phone {code} --vault-key file:", "a key file without its path"),
     "usage-vault-key-unknown": Scenario("hybrid phone {code} --vault-key magic", "an unknown key kind"),
     "usage-approve": Scenario("hybrid phone {code} --approve maybe", "an unknown decision"),
     "usage-virtual-bluez": Scenario("hybrid virtual-bluez --strangers nan -- true", "a rate that is none"),
