@@ -7,8 +7,10 @@ over everything: the tests of every pytest run, and one for each other part.
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -42,6 +44,7 @@ class Totals:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    examples: int = 0
     figures: list[str] = field(default_factory=list)
 
     def add_part(self, name: str, good: bool) -> None:
@@ -55,7 +58,9 @@ class Totals:
     def add_junit(self, path: Path, prefix: str = "") -> None:
         """Add the tests of a JUnit file; with CI=true its skips must be listed (pytest here has seen to its own)."""
         allowed = read_list(LIST.read_text(encoding="utf-8"))
-        for case in ElementTree.parse(path).iter("testcase"):
+        report = ElementTree.parse(path)
+        self.examples += sum(map(_examples, report.iter("property")))
+        for case in report.iter("testcase"):
             test_id = f"{prefix}{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
             if case.find("failure") is not None or case.find("error") is not None:
                 self.failed += 1
@@ -68,6 +73,13 @@ class Totals:
                 self.skipped += 1
             for figure in case.iter("property"):
                 self.figures.append(f"{case.get('name')}: {figure.get('name')} {figure.get('value')}")
+
+
+def _examples(figure: ElementTree.Element) -> int:
+    """How often a property was tried, from the statistics that Hypothesis leaves in a JUnit file."""
+    if not figure.get("name", "").startswith("hypothesis-statistics-"):
+        return 0
+    return sum(map(int, re.findall(r"(\d+) passing", base64.b64decode(figure.get("value", "")).decode())))
 
 
 def main() -> int:
@@ -98,6 +110,8 @@ def main() -> int:
             part(totals, "fuzzing", sys.executable, "-m", "tests.fuzz", "--seconds", str(options.seconds))
     for figure in totals.figures:
         print(figure)
+    if totals.examples:
+        print(f"properties: {totals.examples} examples")
     print(f"{totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped", flush=True)
     return 1 if totals.failed else 0
 

@@ -73,4 +73,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         own = getattr(holder, name)
         more = settings(own, max_examples=own.max_examples * _SOAK_FACTOR, suppress_health_check=list(HealthCheck))
         setattr(holder, name, more)
-        item.user_properties.append(("examples at most", more.max_examples))
