@@ -28,7 +28,7 @@ from hybrid.passkeys.get_info import encoded, get_info, roaming_info
 from hybrid.passkeys.large_blobs import LargeBlobs
 from hybrid.passkeys.management import CAPACITY, CredentialManagement
 from hybrid.passkeys.members import request_map
-from hybrid.passkeys.names import truncated
+from hybrid.passkeys.names import kept_icon, truncated
 from hybrid.passkeys.pin import ClientPin, Permission
 from hybrid.passkeys.profiles import PHONE, PROFILES, Profile
 from hybrid.passkeys.rejected import Rejected
@@ -296,6 +296,7 @@ class SoftwareAuthenticator:
             cred_blob=blob if blob is not None and len(blob) <= MAX_CRED_BLOB_SIZE else None,
             large_blob_key=self._random(_SECRET_SIZE) if inputs.large_blob_key else None,
             payments=inputs.payments,
+            user_icon=kept_icon(request.user_icon) if self.profile.roaming else None,
         )
 
     def _attestation_object(
@@ -471,6 +472,8 @@ def _user(credential: Credential, *, names: bool, empty: bool = True) -> dict[st
     if names:
         texts = {"name": credential.user_name, "displayName": credential.user_display_name}
         user |= {key: text for key, text in texts.items() if text or empty}
+        if credential.user_icon:
+            user["icon"] = credential.user_icon
     return user
 
 

@@ -160,13 +160,19 @@ class CredentialManagement:
                 credential,
                 user_name=truncated(name or ""),
                 user_display_name=truncated(display_name or ""),
+                user_icon=None,
                 modified_at=self._now(),
             )
         )
 
 
 def _entry(credential: Credential) -> dict[int, Any]:
-    user = {"id": credential.user_id, "name": credential.user_name, "displayName": credential.user_display_name}
+    user = {
+        "id": credential.user_id,
+        "name": credential.user_name,
+        "displayName": credential.user_display_name,
+        "icon": credential.user_icon,
+    }
     entry: dict[int, Any] = {
         6: {key: value for key, value in user.items() if value},
         7: {"id": credential.credential_id, "type": PUBLIC_KEY},

@@ -17,6 +17,7 @@ from hybrid.protocol.ctap import Status
 
 PUBLIC_KEY = "public-key"
 
+_OPTIONS = ("rk", "up", "uv")
 _HASH_SIZE = 32
 _MAX_USER_ID_SIZE = 64
 _MAX_RP_ID_SIZE = 253  # the longest domain name
@@ -48,6 +49,7 @@ class MakeCredentialRequest:
     user_id: bytes = field(repr=False)
     user_name: str
     user_display_name: str
+    user_icon: str | None
     algorithms: tuple[int, ...]
     exclude: tuple[bytes, ...]
     extensions: Mapping[Any, Any] = field(repr=False)
@@ -66,8 +68,7 @@ class MakeCredentialRequest:
         user_id = required(user, "id", bytes)
         if not 1 <= len(user_id) <= _MAX_USER_ID_SIZE:
             raise Rejected(Status.UNEXPECTED_TYPE)
-        for entity in (rp, user):
-            optional(entity, "icon", str)  # gone from WebAuthn, but its type is still checked
+        optional(rp, "icon", str)  # gone from WebAuthn, but its type is still checked
         return cls(
             client_data_hash=client_data_hash,
             rp_id=rp_id,
@@ -75,6 +76,7 @@ class MakeCredentialRequest:
             user_id=user_id,
             user_name=optional(user, "name", str) or "",
             user_display_name=optional(user, "displayName", str) or "",
+            user_icon=optional(user, "icon", str),
             algorithms=_algorithms(required(fields, 4, list)),
             exclude=_credential_ids(fields, 5, profile),
             extensions=optional(fields, 6, dict) or {},
@@ -140,7 +142,8 @@ def _rp_id(fields: Mapping[Any, Any], key: int | str) -> str:
 
 def _options(fields: Mapping[Any, Any], key: int) -> dict[str, bool]:
     options = optional(fields, key, dict) or {}
-    return {typed(name, str): typed(value, bool) for name, value in options.items()}
+    # Unknown ones count as absent, whatever they hold.
+    return {name: typed(value, bool) for name, value in options.items() if typed(name, str) in _OPTIONS}
 
 
 def _algorithms(entries: list[Any]) -> tuple[int, ...]:

@@ -31,7 +31,8 @@ class Credential:
     without its id; `cred_protect`: 1 to 3; `secret_uv`, `secret_no_uv`: 32-byte keys of prf and hmac-secret with and
     without user verification; `cred_blob`, `large_blob_key`: extension values; `large_blob`: compressed bytes and the
     size before compression; `payments`: usable for third-party payment; `aaguid`: 16 bytes of the maker, None for
-    ours; `origin_store`: the format that it was imported from; `note`: of its owner.
+    ours; `origin_store`: the format that it was imported from; `note`: of its owner; `user_icon`: the
+    address of a picture, as clients of CTAP 2.0 send it.
     """
 
     credential_id: bytes
@@ -61,6 +62,7 @@ class Credential:
     aaguid: bytes | None = None
     origin_store: str | None = None
     note: str | None = None
+    user_icon: str | None = None
 
     @property
     def usable(self) -> bool:

@@ -41,6 +41,7 @@ _OPTIONAL_MEMBERS: tuple[tuple[str, str, type], ...] = (  # absent where the fie
     ("aaguid", "aaguid", bytes),
     ("origin_store", "origin_store", str),
     ("note", "note", str),
+    ("user_icon", "user_icon", str),
 )
 _DEFAULTS = {field.name: field.default for field in fields(Credential)}
 
