@@ -79,7 +79,7 @@ def write_bitwarden(credentials: Iterable[Credential], *, random: Random, into: 
         else:
             _items(document).append(_item(credential, members, random))
         report.lost(credential, losses)
-        report.carried += 1
+        report.moved.append(credential.credential_id)
     return Exported(write_json(document), report)
 
 

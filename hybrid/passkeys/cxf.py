@@ -89,7 +89,7 @@ def write_cxf(credentials: Iterable[Credential], *, now: int, random: Random, in
         else:
             items.append(_item(credential, members, random))
         report.lost(credential, losses)
-        report.carried += 1
+        report.moved.append(credential.credential_id)
     document["timestamp"] = now
     return Exported(write_json(document), report)
 

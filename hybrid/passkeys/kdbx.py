@@ -100,20 +100,33 @@ def read_kdbx(data: bytes, key: DatabaseKey, *, absent_flags: bool = True) -> Im
     return take(((*kdbx_entry.names_of(entry), build(entry)) for entry in passkeys), report)
 
 
-def write_kdbx(credentials: Iterable[Credential], key: DatabaseKey, *, cost: KdfCost | None = None) -> Exported:
-    """Write a new database. To add to one, open it as a `KdbxStore` and use its `add_all`."""
+def write_kdbx(
+    credentials: Iterable[Credential], key: DatabaseKey, *, cost: KdfCost | None = None, into: bytes | None = None
+) -> Exported:
+    """Write a new database, or `into` anew: there, passkeys with the same id are brought up to date, others stay.
+
+    Raises `PortabilityError`.
+    """
     report = Report(FORMAT)
-    database = _new_database(key, cost or KdfCost())
+    database = _open(into, key) if into is not None else _new_database(key, cost or KdfCost())
+    places = {kdbx_entry.credential_id_of(entry): entry for entry in _entries(database) if kdbx_entry.is_passkey(entry)}
+    report.others = sum(1 for entry in _entries(database) if not kdbx_entry.is_passkey(entry))
     for credential in offered(credentials, report):
         try:
             lost, kept = kdbx_entry.losses_for(credential)
         except UnusablePasskey as unusable:
             report.leave_out(credential.rp_id, credential.user_name, unusable.why)
             continue
-        _add(database, credential)
+        entry = places.get(credential.credential_id)
+        if entry is None:
+            _add(database, credential)
+        else:
+            _remember(database, entry)
+            kdbx_entry.write(entry, credential)
+            _place(database, entry, credential.state)
         report.lost(credential, lost)
         report.lost(credential, kept, kept_for_us=True)
-        report.carried += 1
+        report.moved.append(credential.credential_id)
     return Exported(_saved(database), report)
 
 

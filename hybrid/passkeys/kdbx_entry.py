@@ -120,6 +120,15 @@ def names_of(entry: Any) -> tuple[str, str]:
     return texts.get(RELYING_PARTY, ""), texts.get(OLD_USERNAME) or texts.get(USERNAME, "")
 
 
+def credential_id_of(entry: Any) -> bytes | None:
+    """The id as the entry has it, None if it cannot be read."""
+    texts = strings(entry)
+    try:
+        return from_b64url(texts.get(OLD_CREDENTIAL_ID) or texts.get(CREDENTIAL_ID))
+    except ValueError:
+        return None
+
+
 def losses_for(credential: Credential) -> tuple[list[Loss], list[Loss]]:
     """What an entry cannot hold, and what it holds where only this program looks. Raises `UnusablePasskey`."""
     names = (credential.rp_name, credential.user_name, credential.user_display_name, credential.note or "")
@@ -134,6 +143,9 @@ def to_credential(entry: Any, *, absent_flags: bool, binned: bool) -> Credential
     """
     texts = strings(entry)
     private_key = from_pem(texts.get(PRIVATE_KEY))
+    credential_id = credential_id_of(entry)
+    if credential_id is None:
+        raise UnusablePasskey(LeftOut.CREDENTIAL_ID)
     rp_id, user_name = names_of(entry)
     own = _own_fields(texts)
     algorithms = algorithms_of(private_key)
@@ -147,7 +159,7 @@ def to_credential(entry: Any, *, absent_flags: bool, binned: bool) -> Credential
     created_at = _time(entry, "CreationTime", 0)
     uses = _uses(entry)
     return Credential(
-        credential_id=_bytes(texts.get(OLD_CREDENTIAL_ID) or texts.get(CREDENTIAL_ID), LeftOut.CREDENTIAL_ID),
+        credential_id=credential_id,
         rp_id=rp_id,
         rp_name=own.pop("rp_name", ""),
         user_id=_bytes(texts.get(USER_HANDLE), LeftOut.USER_HANDLE),

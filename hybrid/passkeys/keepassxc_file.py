@@ -62,7 +62,7 @@ def write_passkey_file(credential: Credential) -> Exported:
             report.leave_out(passkey.rp_id, passkey.user_name, unusable.why)
             continue
         report.lost(passkey, losses)
-        report.carried = 1
+        report.moved.append(passkey.credential_id)
         return Exported(write_json(_members(passkey)), report)
     return Exported(b"", report)
 

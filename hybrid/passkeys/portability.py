@@ -126,13 +126,20 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What became of the passkeys of one export or import. Every loss is in here by name."""
+    """What became of the passkeys of one export or import. Every loss is in here by name.
+
+    `moved`: the ids of those that went along.
+    """
 
     format: str
-    carried: int = 0
+    moved: list[bytes] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     others: int = 0  # items that are no passkeys: kept where the format is written anew, passed over otherwise
     same_account: int = 0  # imported beside another passkey of the same account
+
+    @property
+    def carried(self) -> int:
+        return len(self.moved)
 
     @property
     def left_out(self) -> list[Finding]:
@@ -467,7 +474,7 @@ def take(found: Iterable[tuple[object, object, Callable[[], Credential]]], repor
             report.leave_out(rp_id, user_name, LeftOut.DUPLICATE if _same(twin, credential) else LeftOut.ID_CLASH)
             continue
         taken[credential.credential_id] = credential
-    report.carried = len(taken)
+    report.moved = list(taken)
     return Imported(tuple(taken.values()), report)
 
 
@@ -496,7 +503,7 @@ def import_into(store: CredentialStore, imported: Imported) -> Report:
     account is kept beside the others, and counted in the report.
     """
     report = imported.report
-    report.carried = 0
+    report.moved = []
     there = {credential.credential_id: credential for credential in store.credentials()}
     accounts = {(c.rp_id, c.user_id) for c in there.values() if c.usable}
     new: list[Credential] = []
@@ -515,7 +522,7 @@ def import_into(store: CredentialStore, imported: Imported) -> Report:
     else:
         for credential in new:
             store.add(credential)
-    report.carried = len(new)
+    report.moved = [credential.credential_id for credential in new]
     return report
 
 

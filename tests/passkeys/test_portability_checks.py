@@ -267,7 +267,7 @@ def test_a_large_file_is_not_read_to_its_end(tmp_path: Path) -> None:
 
 
 def test_no_secret_in_repr() -> None:
-    exported = Exported(b"secret", Report("cxf", carried=2))
+    exported = Exported(b"secret", Report("cxf", moved=[b"1", b"2"]))
     assert repr(exported) == "<Exported cxf, 2 passkeys>"
 
 

@@ -195,6 +195,18 @@ def test_a_name_that_xml_cannot_hold_is_named() -> None:
     assert lost == [Loss.NAME]
 
 
+def test_an_existing_database_is_brought_up_to_date() -> None:
+    before = with_theirs(KPEX_PASSKEY_PRF="AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+    exported = write_kdbx([plain(user_name="bob", user_display_name=""), plain(number=2)], KEY, into=before)
+    database = pykeepass.PyKeePass(io.BytesIO(exported.data), password="password")
+    first, second = database.entries
+    assert (first.title, first.password, len(first.history)) == ("Example (Passkey)", "hunter2", 1)
+    assert first.get_custom_property("KPEX_PASSKEY_USERNAME") == "bob"
+    assert first.get_custom_property("Their note") == "kept"
+    assert second.get_custom_property("KPEX_PASSKEY_USER_HANDLE") == b64url(b"user-2")
+    assert (exported.report.carried, exported.report.losses) == (2, [])
+
+
 # --- as a store ------------------------------------------------------------------------------------------------------
 
 
