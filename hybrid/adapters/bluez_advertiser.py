@@ -40,7 +40,8 @@ _PATH = "/org/fidohybrid/advert"
 class BluezAdvertiser:
     """Advertises through a Bluetooth adapter of this machine.
 
-    `adapter`: its name, e.g. "hci0"; by default the first that is switched on and can advertise.
+    `adapter`: its name, e.g. "hci0"; by default the last that is switched on and can advertise. Scanners take the first
+    one, and no adapter hears itself: on a machine with two, laptop and phone find each other.
     """
 
     proximity = Proximity.BLUETOOTH
@@ -67,7 +68,7 @@ class BluezAdvertiser:
         async with (
             bluez_bus.system_bus() as bus,
             bluez_bus.watched_adapter(
-                bus, self._adapter, objection=_objection, on_change=lambda _: changed.set()
+                bus, self._adapter, objection=_objection, on_change=lambda _: changed.set(), from_last=True
             ) as adapter,
         ):
             registration = _Registration(bus, adapter, changed, service_data, connectable)

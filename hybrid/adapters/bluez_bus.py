@@ -244,14 +244,15 @@ def _choose(
     adapters: dict[str, Interfaces],
     named: str | None,
     objection: Callable[[Interfaces], BluetoothUnavailable | None],
+    from_last: bool,
 ) -> str:
-    """Path of the adapter to use: the named one, or the first that is on and that nothing speaks against."""
+    """Path of the adapter to use: the named one, or the first or last that is on and that nothing speaks against."""
     if named is not None:
         candidates = [f"/org/bluez/{named}"]
         if candidates[0] not in adapters:
             raise BluetoothUnavailable(f"there is no adapter {named}", BluetoothProblem.NO_ADAPTER)
     else:
-        candidates = sorted(adapters, key=_by_number)
+        candidates = sorted(adapters, key=_by_number, reverse=from_last)
         if not candidates:
             raise BluetoothUnavailable("there is no Bluetooth adapter", BluetoothProblem.NO_ADAPTER)
     powered = [path for path in candidates if adapters[path][ADAPTER].get("Powered")]
@@ -279,8 +280,9 @@ async def watched_adapter(
     *,
     on_change: Callable[[BluetoothUnavailable | None], None],
     objection: Callable[[Interfaces], BluetoothUnavailable | None] = no_objection,
+    from_last: bool = False,
 ) -> AsyncIterator[WatchedAdapter]:
-    """Choose an adapter and know its state while the context is open.
+    """Choose an adapter and know its state while the context is open. `from_last`: the order when none is named.
 
     `on_change` is called with the problem, if any, whenever something about it may have changed. Entering
     raises `BluetoothUnavailable` if no adapter is there, on, and free of `objection`.
@@ -298,7 +300,7 @@ async def watched_adapter(
             for path, interfaces in listing.body[0].items()
             if ADAPTER in interfaces
         }
-        path = _choose(adapters, named, objection)
+        path = _choose(adapters, named, objection, from_last)
         adapter = WatchedAdapter(path, adapters[path], listing.sender or "", on_change)
         connection.bus.add_message_handler(adapter.handle)
         for rule in adapter.match_rules:

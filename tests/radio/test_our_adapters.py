@@ -160,6 +160,13 @@ async def test_without_a_name_an_adapter_that_is_on_is_taken(radio: Radio) -> No
         assert await radio.get(radio.phone, MANAGER, "ActiveInstances") == 1
 
 
+async def test_without_names_laptop_and_phone_take_different_adapters(radio: Radio) -> None:
+    data = os.urandom(20)
+    async with BluetoothScanner().scan() as adverts, BluezAdvertiser().advertise(data):
+        async with asyncio.timeout(WITHIN):
+            assert (await anext(adverts)).data == data
+
+
 async def test_no_free_set_is_no_advertising(radio: Radio) -> None:
     async with contextlib.AsyncExitStack() as stack:
         with contextlib.suppress(DBusError):
