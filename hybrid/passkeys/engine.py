@@ -236,10 +236,10 @@ class SoftwareAuthenticator:
             raise Rejected(Status.KEY_STORE_FULL)
         credential = self._new_credential(request, algorithm, inputs, discoverable=discoverable)
         body = self._attestation_object(request, credential, inputs, verified=verified)
-        self._store.add(credential, superseding=replaced)
-        self._made = credential.credential_id, replaced
         if discoverable:
             self._state.passkeys_changed()
+        self._store.add(credential, superseding=replaced)  # last: what fails before it leaves no passkey behind
+        self._made = credential.credential_id, replaced
         return cbor.encode(body)
 
     def _verified_create(self, request: MakeCredentialRequest, *, discoverable: bool) -> bool:

@@ -42,7 +42,7 @@ class Permission(IntFlag):
     PERSISTENT_READ_ONLY = 0x40
 
 
-_GRANTED = ~Permission.BIO_ENROLLMENT & Permission(0x7F)
+_GRANTED = sum(Permission) - Permission.BIO_ENROLLMENT  # a number: the inverse of a flag hides unknown bits
 _BOUND_TO_RP_ID = Permission.MAKE_CREDENTIAL | Permission.GET_ASSERTION
 
 
