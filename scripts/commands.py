@@ -35,13 +35,25 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command, with its subcommands if it is a group. `text` has a paragraph on each line."""
+    """One command, with its subcommands if it is a group. `text` has a paragraph on each line.
+
+    A group inside a program has the options of all its commands.
+    """
 
     name: str
     text: str
     options: tuple[Option, ...]
     arguments: tuple[Argument, ...]
     commands: tuple[Command, ...]
+
+    @property
+    def leaves(self) -> list[tuple[str, Command]]:
+        """Every command under this one that does something, with the words that call it."""
+        return [
+            (f"{command.name} {words}".rstrip(), leaf)
+            for command in self.commands
+            for words, leaf in command.leaves or [("", command)]
+        ]
 
     @property
     def summary(self) -> str:
@@ -57,19 +69,21 @@ def programs() -> list[Command]:
 def _command(name: str, command: click.Command, parent: click.Context | None) -> Command:
     context = click.Context(command, parent=parent, info_name=name, **command.context_settings)
     parameters = command.get_params(context)
-    subcommands = command.commands if isinstance(command, click.Group) else {}
+    groups = command.commands if isinstance(command, click.Group) else {}
+    subcommands = tuple(_command(sub_name, sub, context) for sub_name, sub in sorted(groups.items()))
+    options = [_option(item, context) for item in parameters if isinstance(item, click.Option) and not item.hidden]
+    if parent is not None:  # a group inside: what any of its commands takes
+        options += [option for subcommand in subcommands for option in subcommand.options]
     return Command(
         name=name,
         text="\n".join(_paragraphs(command.help or "")),
-        options=tuple(
-            _option(item, context) for item in parameters if isinstance(item, click.Option) and not item.hidden
-        ),
+        options=tuple({option.names: option for option in reversed(options)}.values())[::-1],
         arguments=tuple(
             Argument(item.make_metavar(context), _takes_file(item, item.metavar))
             for item in parameters
             if isinstance(item, click.Argument)
         ),
-        commands=tuple(_command(sub_name, sub, context) for sub_name, sub in sorted(subcommands.items())),
+        commands=subcommands,
     )
 
 

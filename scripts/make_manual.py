@@ -71,15 +71,14 @@ def manual_page(program: Command) -> str:
         f"{_roff(program.name)} \\- {_roff(program.summary[:1].lower() + program.summary[1:])}",
         ".SH SYNOPSIS",
     ]
-    for command in program.commands or (program,):
-        words = [program.name] if command is program else [program.name, command.name]
-        lines += [f".B {_roff(' '.join(words))}", "[\\fIOPTION\\fR]..." + _arguments(command), ".br"]
+    for words, command in program.leaves or [("", program)]:
+        lines += [f".B {_roff(f'{program.name} {words}'.rstrip())}", "[\\fIOPTION\\fR]..." + _arguments(command), ".br"]
     lines[-1:] = [".SH DESCRIPTION", *_roff_paragraphs(program)]
     lines += [".SH OPTIONS", *_roff_options(program.options)]
     if program.commands:
         lines.append(".SH COMMANDS")
-    for command in program.commands:
-        lines += [f'.SS "{_roff(program.name)} {_roff(command.name)}{_arguments(command)}"', *_roff_paragraphs(command)]
+    for words, command in program.leaves:
+        lines += [f'.SS "{_roff(program.name)} {_roff(words)}{_arguments(command)}"', *_roff_paragraphs(command)]
         lines += _roff_options(command.options)
     return "\n".join(lines) + "\n"
 
@@ -97,6 +96,10 @@ def _function(program: Command) -> str:
 
 def _names(command: Command) -> str:
     return " ".join(name for option in command.options for name in option.names)
+
+
+def _commands(command: Command) -> str:
+    return " ".join(subcommand.name for subcommand in command.commands)
 
 
 def _bash_values(command: Command) -> Iterator[str]:
@@ -122,6 +125,8 @@ def _bash_values(command: Command) -> Iterator[str]:
 def _bash_options(command: Command) -> Iterator[str]:
     yield f"    {command.name})"
     yield f"      if [[ $word == -* ]]; then COMPREPLY=($(compgen -W '{_names(command)}' -- \"$word\"))"
+    if command.commands:
+        yield f"      elif ((COMP_CWORD == 2)); then COMPREPLY=($(compgen -W '{_commands(command)}' -- \"$word\"))"
     if any(argument.is_file for argument in command.arguments):
         yield "      else compopt -o default"
     yield "      fi ;;"
@@ -173,6 +178,8 @@ def _zsh_option(option: Option) -> str:
 
 def _zsh_arguments(command: Command) -> list[str]:
     options = [_zsh_option(option) for option in command.options]
+    if command.commands:
+        return [*options, f"'1:command:({_commands(command)})'", "'*: : '"]
     words = [f"'*:{_zsh_text(item.text)}:{'_files' if item.is_file else ' '}'" for item in command.arguments]
     return [*options, *words]
 
@@ -180,8 +187,9 @@ def _zsh_arguments(command: Command) -> list[str]:
 def zsh(program: Command) -> str:
     """For a folder in zsh's fpath, as ``_NAME``."""
     lines = [f"#compdef {program.name}", f"# {_NOTE}"]
-    own = " \\\n    ".join(_zsh_arguments(program))
+    own = " \\\n    ".join(_zsh_option(option) for option in program.options)
     if not program.commands:
+        own = " \\\n    ".join(_zsh_arguments(program))
         return "\n".join([*lines, f"_arguments -s -S \\\n    {own}"]) + "\n"
     lines += ["local curcontext=$curcontext state line ret=1", "typeset -A opt_args", "local -a commands=("]
     lines += [f"  '{item.name}:{_zsh_text(item.summary)}'" for item in program.commands]
@@ -213,6 +221,9 @@ def _fish_options(program: Command, command: Command, condition: str) -> Iterato
         elif option.value:
             words.append("-x")
         yield " ".join([*words, "-d", _fish_text(option.text)])
+    if command is not program and command.commands:
+        condition = f"{condition}; and not __fish_seen_subcommand_from {_commands(command)}"
+        yield " ".join(["complete", "-c", program.name, "-n", f"'{condition}'", "-a", f"'{_commands(command)}'"])
     if any(argument.is_file for argument in command.arguments):
         yield " ".join(["complete", "-c", program.name, *(["-n", f"'{condition}'"] if condition else []), "-F"])
 
