@@ -240,6 +240,35 @@ def virtual_bluez(adapters: int, bluez: str, strangers: float, command: tuple[st
         raise UsageProblem(str(error), "install it: apt install dbus-daemon") from None
 
 
+@cli.command("serve-authenticator", short_help="Serve an authenticator on a socket, for test suites.")
+@click.option("--socket", type=_file, metavar="PATH", help="Unix socket to make and serve on.")
+@click.option("--tcp", metavar="127.0.0.1:PORT", help="Loopback address to serve on instead; port 0 takes a free one.")
+@click.option(
+    "--profile", type=click.Choice(["roaming", "phone"]), default="roaming", help="What it behaves as (roaming)."
+)
+@click.option("--store", default="memory", metavar="memory|PATH", help="Where the passkeys are (memory).")
+@click.option("--vault-key", default="passphrase", metavar="passphrase|keyring|file:PATH|none", help="What opens it.")
+@click.option("--approve", type=click.Choice(["ask", "always", "never"]), default="ask", help="Who decides (ask).")
+@click.option("--control", type=_file, metavar="PATH", help="Unix socket for power cycles, presence and cancelling.")
+@click.option(
+    "--reset-window", callback=_seconds, metavar="SECONDS", help="Refuse to reset later than this after a power cycle."
+)
+@click.option("--more-algorithms", is_flag=True, help="Offer ES384, ES512 and ML-DSA as well.")
+@_timeout_options(user="Time to answer a question (60).")
+def serve_authenticator(**arguments: Any) -> int:
+    """Serve one authenticator on a socket, until SIGTERM.
+
+    A message is a 4-byte big-endian length, a command byte and CBOR; an answer is a length, a status byte and CBOR.
+    The control socket takes JSON lines: {"command": "power-cycle"}, {"command": "cancel"}, {"presence": "off"},
+    {"presence": "on"}.
+    """
+    from hybrid.cli.serve_authenticator import ServeOptions
+    from hybrid.cli.serve_authenticator import serve_authenticator as serve
+
+    user_timeout = _timeouts(arguments).get("user")
+    return serve(ServeOptions(screen=_screen, user_timeout=user_timeout, **arguments))
+
+
 @cli.command(short_help="Show a whole ceremony on this machine.")
 def demo() -> int:
     """Show a whole ceremony on this machine: laptop, phone and relay, a new passkey and a sign-in with it."""
