@@ -89,6 +89,7 @@ _OWN: tuple[_Own, ...] = (
     _Own("AAGUID", "aaguid", bytes.hex, bytes.fromhex),
     _Own("ORIGIN_STORE", "origin_store", str, str),
     _Own("NOTE", "note", str, str, protected=True),
+    _Own("USER_ICON", "user_icon", str, str),
 )
 _DEFAULTS: dict[str, Any] = {
     "rp_name": "",
@@ -106,6 +107,7 @@ _DEFAULTS: dict[str, Any] = {
     "aaguid": None,
     "origin_store": None,
     "note": None,
+    "user_icon": None,
 }
 
 

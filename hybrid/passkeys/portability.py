@@ -82,6 +82,7 @@ class Loss(StrEnum):
     STATE = "state"
     NOTE = "note"
     USE = "use-count"
+    ICON = "icon"
     NAME = "name"
 
 
@@ -552,6 +553,7 @@ _UNSET: tuple[tuple[Loss, Callable[[Credential], bool]], ...] = (
     (Loss.AAGUID, lambda c: c.aaguid is not None),
     (Loss.STATE, lambda c: c.state is not CredentialState.ACTIVE),
     (Loss.NOTE, lambda c: bool(c.note)),
+    (Loss.ICON, lambda c: c.user_icon is not None),
     (Loss.USE, lambda c: c.last_used_at is not None or c.use_count > 0),
 )
 

@@ -103,6 +103,7 @@ def full(**changes: Any) -> Credential:
         "aaguid": bytes(range(16)),
         "cred_protect": 3,
         "note": "of mine",
+        "user_icon": "https://example.com/ann.png",
         "use_count": 7,
         "last_used_at": NOW - 10,
         "origin_store": None,

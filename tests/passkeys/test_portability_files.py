@@ -95,6 +95,7 @@ def test_every_loss_of_a_passkey_file_is_named() -> None:
         Loss.PAYMENTS,
         Loss.AAGUID,
         Loss.NOTE,
+        Loss.ICON,
         Loss.USE,
     ]
 
@@ -204,6 +205,7 @@ def test_every_loss_at_bitwarden_is_named() -> None:
         Loss.PAYMENTS,
         Loss.AAGUID,
         Loss.NOTE,
+        Loss.ICON,
         Loss.USE,
     ]
 
