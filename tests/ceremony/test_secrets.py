@@ -23,11 +23,13 @@ PREFIX = 8  # as many bytes of a secret in a row are a leak: some reprs cut long
 def _forms(secret: bytes) -> list[str]:
     """How a secret would look in text, whole or cut short."""
     start = secret[:PREFIX]
+    shown = repr(start)[2:-1].replace("\\'", "'")
     return [
         start.hex(),
         start.hex().upper(),
         start.hex(" "),
-        repr(start)[2:-1],
+        shown,
+        shown.replace("'", "\\'"),  # as it is written next to a double quote
         str(list(start))[1:-1],
         base64.b64encode(secret)[:PREFIX].decode(),
         base64.urlsafe_b64encode(secret)[:PREFIX].decode(),
