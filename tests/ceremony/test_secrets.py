@@ -23,13 +23,13 @@ PREFIX = 8  # as many bytes of a secret in a row are a leak: some reprs cut long
 def _forms(secret: bytes) -> list[str]:
     """How a secret would look in text, whole or cut short."""
     start = secret[:PREFIX]
-    shown = repr(start)[2:-1].replace("\\'", "'")
+    shown = [repr(bytes([byte]))[2:-1] for byte in start]
     return [
         start.hex(),
         start.hex().upper(),
         start.hex(" "),
-        shown,
-        shown.replace("'", "\\'"),  # as it is written next to a double quote
+        "".join(shown),
+        "".join("\\'" if char == "'" else char for char in shown),  # as written where there is a double quote, too
         str(list(start))[1:-1],
         base64.b64encode(secret)[:PREFIX].decode(),
         base64.urlsafe_b64encode(secret)[:PREFIX].decode(),
