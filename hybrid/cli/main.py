@@ -23,6 +23,7 @@ from hybrid.cli.messages import (
     explain_bug,
 )
 from hybrid.cli.passkeys import passkeys
+from hybrid.cli.portability import export, import_
 from hybrid.cli.terminal import Screen
 from hybrid.errors import HybridError
 
@@ -277,6 +278,8 @@ def demo() -> int:
     return run_demo()
 
 
+passkeys.add_command(export)
+passkeys.add_command(import_)
 cli.add_command(passkeys)
 
 _screen = Screen()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -185,6 +185,11 @@ class Vault:
             return [*entries, _Entry.of(to_record(credential))]
 
         self._write(edit)
+
+    def add_all(self, credentials: Sequence[Credential]) -> None:
+        """Keep new passkeys, all in one write."""
+        if credentials:
+            self._write(lambda contents: [*contents.entries, *(_Entry.of(to_record(one)) for one in credentials)])
 
     def set_state(self, credential_ids: Collection[bytes], state: CredentialState, at: int) -> None:
         def edit(contents: _Contents) -> list[_Entry]:

@@ -1,0 +1,299 @@
+"""``hybrid passkeys export`` and ``import``: files for other password managers and from them.
+
+stdout has the report: what went along and what did not. Every export and import is a line in ``NAME.audit`` beside the
+vault as well, with ids and no secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hybrid.cli.messages import MissingExtra, UsageProblem
+from hybrid.cli.passkeys_actions import find
+from hybrid.cli.terminal import Screen
+from hybrid.cli.vault_keys import open_chosen_vault
+from hybrid.errors import PortabilityError, PortabilityProblem
+from hybrid.events import PasskeysExported, PasskeysImported
+from hybrid.passkeys import bitwarden, cxf, keepassxc_file
+from hybrid.passkeys.consent import harmless, shown_rp_id
+from hybrid.passkeys.portability import (
+    Exported,
+    Finding,
+    Imported,
+    LeftOut,
+    Report,
+    access_problems,
+    import_into,
+    read_file,
+    read_json,
+    write_private,
+)
+from hybrid.passkeys.store import Credential, MemoryStore
+from hybrid.passkeys.vault import Vault
+
+KDBX = "kdbx"
+_KDBX_MAGIC = b"\x03\xd9\xa2\x9a"
+_MIN_PASSWORD = 8
+_ENDINGS = {".kdbx": KDBX, ".passkey": keepassxc_file.FORMAT, ".cxf": cxf.FORMAT}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """The command line of ``hybrid passkeys export``."""
+
+    screen: Screen
+    vault: Path | None
+    vault_key: str
+    file: Path
+    wanted: tuple[str, ...]
+    format: str | None
+    clear_text: bool
+    update: bool
+    overwrite: bool
+    key_file: Path | None
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """The command line of ``hybrid passkeys import``."""
+
+    screen: Screen
+    vault: Path | None
+    vault_key: str
+    file: Path
+    format: str | None
+    synced: bool
+    absent_flags: bool
+    dry_run: bool
+    key_file: Path | None
+    as_json: bool
+
+
+# --- out -------------------------------------------------------------------------------------------------------------
+
+
+def export(options: ExportOptions) -> int:
+    """Write the file. Nothing is asked and nothing opened before the command line makes sense."""
+    name = options.format or _ENDINGS.get(options.file.suffix.lower(), KDBX)
+    _check_export(options, name)
+    if name == KDBX:
+        _kdbx()
+    with open_chosen_vault(options.vault, options.vault_key, options.screen, make=False) as vault:
+        chosen = [find(vault, one) for one in options.wanted] or vault.credentials()
+        if name == keepassxc_file.FORMAT and len(chosen) != 1:
+            raise UsageProblem(f"a .passkey file holds one passkey, not {len(chosen)}", "name one of them")
+        data, report = _export_kdbx(options, chosen) if name == KDBX else _export_clear(options, name, chosen)
+        if not report.carried:
+            _print_report(options.as_json, report, options.file)
+            raise PortabilityError("there is no passkey to export", PortabilityProblem.NOTHING)
+        event = PasskeysExported(report.carried, name, encrypted=name == KDBX)
+        _audit(vault, "export", options.file, report, chosen, encrypted=event.encrypted)
+        options.screen.on_event(event)
+        write_private(options.file, data, overwrite=options.update or options.overwrite)
+    _print_report(options.as_json, report, options.file)
+    if not event.encrypted:
+        options.screen.warn(f"{options.file} is not encrypted: whoever reads it can use these passkeys")
+    return 0
+
+
+def _check_export(options: ExportOptions, name: str) -> None:
+    if name != KDBX and not options.clear_text:
+        raise PortabilityError(f"a {name} file is not encrypted", PortabilityProblem.CLEAR_TEXT)
+    if name != KDBX and options.key_file is not None:
+        raise UsageProblem("a key file is for KeePass databases", "leave out --key-file, or choose --format kdbx")
+    if options.update and (options.overwrite or name == keepassxc_file.FORMAT):
+        raise UsageProblem("this cannot be updated", "--update takes a kdbx, cxf or bitwarden file, and no --overwrite")
+    if options.update and not options.file.exists():
+        raise UsageProblem(f"there is no {options.file} to update", "leave out --update")
+    if not options.update and not options.overwrite and os.path.lexists(options.file):
+        raise PortabilityError(f"{options.file} is there already", PortabilityProblem.EXISTS)
+
+
+def _export_clear(options: ExportOptions, name: str, chosen: Sequence[Credential]) -> tuple[bytes, Report]:
+    into = read_file(options.file) if options.update else None
+    exported: Exported
+    if name == cxf.FORMAT:
+        exported = cxf.write_cxf(chosen, now=int(time.time()), random=secrets.token_bytes, into=into)
+    elif name == bitwarden.FORMAT:
+        exported = bitwarden.write_bitwarden(chosen, random=secrets.token_bytes, into=into)
+    else:
+        exported = keepassxc_file.write_passkey_file(chosen[0])
+    return exported.data, exported.report
+
+
+def _export_kdbx(options: ExportOptions, chosen: Sequence[Credential]) -> tuple[bytes, Report]:
+    into = read_file(options.file) if options.update else None
+    exported: Exported = _kdbx().write_kdbx(chosen, _database_key(options.key_file, new=into is None), into=into)
+    return exported.data, exported.report
+
+
+# --- in --------------------------------------------------------------------------------------------------------------
+
+
+def import_(options: ImportOptions) -> int:
+    """Read the file first, then open the vault: a wrong file asks nobody for a passphrase."""
+    data = read_file(options.file)
+    imported = _read(options, data, options.format or _found_format(data))
+    name = imported.report.format
+    if options.dry_run:
+        report = import_into(MemoryStore(), imported)
+    else:
+        with open_chosen_vault(options.vault, options.vault_key, options.screen, make=True) as vault:
+            report = import_into(vault, imported)
+            _audit(vault, "import", options.file, report, imported.credentials, encrypted=name == KDBX)
+        options.screen.on_event(PasskeysImported(report.carried, name))
+    _print_report(options.as_json, report, options.file)
+    if not report.carried and any(f.what is not LeftOut.ALREADY_THERE for f in report.left_out):
+        raise PortabilityError("no passkey of this file can be used", PortabilityProblem.MALFORMED)
+    if not report.carried and not report.findings:
+        raise PortabilityError("there is no passkey in this file", PortabilityProblem.NOTHING)
+    if name != KDBX and not options.dry_run:
+        options.screen.warn(f"{options.file} is not encrypted: delete it if you need it no more")
+    return 0
+
+
+def _read(options: ImportOptions, data: bytes, name: str) -> Imported:
+    now = int(time.time())
+    if name == KDBX:
+        kdbx = _kdbx()
+        read: Imported = kdbx.read_kdbx(data, _database_key(options.key_file), absent_flags=options.absent_flags)
+        if options.synced:
+            return read
+        bound = [replace(one, backup_eligible=False, backed_up=False) for one in read.credentials]
+        return Imported(tuple(bound), read.report)
+    readers = {
+        cxf.FORMAT: cxf.read_cxf,
+        bitwarden.FORMAT: bitwarden.read_bitwarden,
+        keepassxc_file.FORMAT: keepassxc_file.read_passkey_file,
+    }
+    return readers[name](data, now=now, synced=options.synced)
+
+
+def _found_format(data: bytes) -> str:
+    if data.startswith(_KDBX_MAGIC):
+        return KDBX
+    members = read_json(data)
+    if "accounts" in members and "version" in members:
+        return cxf.FORMAT
+    if "encrypted" in members:
+        return bitwarden.FORMAT
+    if "privateKey" in members:
+        return keepassxc_file.FORMAT
+    raise PortabilityError("the file is of no format that is known here", PortabilityProblem.FORMAT)
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _kdbx() -> ModuleType:
+    try:
+        return import_module("hybrid.passkeys.kdbx")
+    except ImportError:
+        raise MissingExtra("a KeePass database", "kdbx") from None
+
+
+def _database_key(key_file: Path | None, *, new: bool = False) -> Any:
+    kdbx = _kdbx()
+    if key_file is not None:
+        return kdbx.DatabaseKey(None, read_file(key_file))
+    if not new:
+        return kdbx.DatabaseKey(ask_secret("password of the KeePass database: "))
+    password = ask_secret(f"choose a password for the KeePass database ({_MIN_PASSWORD} characters or more): ")
+    if len(password) < _MIN_PASSWORD:
+        raise UsageProblem("that password is too short", f"choose {_MIN_PASSWORD} characters or more")
+    if ask_secret("the same password again: ") != password:
+        raise UsageProblem("the two passwords are not the same", "start again")
+    return kdbx.DatabaseKey(password)
+
+
+def ask_secret(question: str) -> str:
+    """One line that is not shown, from the controlling terminal. Raises `UsageProblem`."""
+    from hybrid.cli.consent import Terminal
+
+    try:
+        terminal = Terminal()
+    except UsageProblem:
+        raise UsageProblem(
+            "there is no terminal to ask you for a password on", "run it in a terminal, or give --key-file"
+        ) from None
+    try:
+        line: str | None = asyncio.run(terminal.read_line(question, echo=False))
+    finally:
+        terminal.close()
+    if not line:
+        raise UsageProblem("no password was given", "start again, or give --key-file")
+    return line
+
+
+def _audit(
+    vault: Vault, what: str, file: Path, report: Report, credentials: Sequence[Credential], *, encrypted: bool
+) -> None:
+    """One line a time, before passkeys leave: what cannot be written down does not happen."""
+    ids = set(report.moved)
+    moved = [credential for credential in credentials if credential.credential_id in ids]
+    line = {
+        "time": int(time.time()),
+        "event": what,
+        "format": report.format,
+        "encrypted": encrypted,
+        "file": str(file.absolute()),
+        "passkeys": [{"id": one.credential_id.hex(), "rpId": one.rp_id} for one in moved],
+    }
+    path = vault.path.with_name(vault.path.name + ".audit")
+    with access_problems(path):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(path, flags, 0o600), "ab") as log:
+            log.write(json.dumps(line).encode() + b"\n")
+            log.flush()
+            os.fsync(log.fileno())
+
+
+def _print_report(as_json: bool, report: Report, file: Path) -> None:
+    if as_json:
+        print(json.dumps({"file": str(file), **report.as_json()}))
+        return
+    print(f"passkeys     {report.carried}")
+    if report.others:
+        print(f"other items  {report.others}")
+    if report.same_account:
+        print(f"beside one   {report.same_account} of an account that had one already")
+    for finding in report.left_out:
+        print(f"left out     {_shown(finding)}: {_WHY[LeftOut(finding.what)]}")
+    counted = Counter(
+        (finding.what, finding.kept_for_us) for finding in report.findings if finding not in report.left_out
+    )
+    for (what, kept_for_us), number in counted.items():
+        print(f"{'only for us' if kept_for_us else 'lost':11}  {what} of {number}")
+
+
+def _shown(finding: Finding) -> str:
+    return f"{harmless(finding.user_name) or '(no name)'} at {shown_rp_id(finding.rp_id) or '(no site)'}"
+
+
+_WHY = {
+    LeftOut.MALFORMED: "its members are not what they should be",
+    LeftOut.RP_ID: "its site is not the name of one",
+    LeftOut.CREDENTIAL_ID: "its id cannot be read",
+    LeftOut.USER_HANDLE: "its user handle cannot be read, or is missing",
+    LeftOut.USER_NAME: "it has no user name, which is needed there",
+    LeftOut.KEY: "its key cannot be read",
+    LeftOut.KEY_KIND: "its key is of a kind that is not known there",
+    LeftOut.PUBLIC_KEY: "its key does not belong to its public key",
+    LeftOut.COUNTER: "it counts its uses, which this format forbids",
+    LeftOut.STATE: "it is removed, replaced or hidden",
+    LeftOut.DUPLICATE: "it is in the file twice",
+    LeftOut.ALREADY_THERE: "it is in the vault already",
+    LeftOut.ID_CLASH: "another passkey has its id",
+}
