@@ -111,14 +111,17 @@ class TunnelService(Protocol):
 class Peer:
     """Who asks, for a backend's consent prompt.
 
-    `channel`: "qr" or "link"; `hint`: what the code announced, None if nothing known was; `linked_name`: the
-    linked client's name; `proximity`: who vouches for nearness.
+    `channel`: "qr", "link", or "local" for a program on this machine; `hint`: what the code announced, None if nothing
+    known was; `linked_name`: the linked client's name; `proximity`: who vouches for nearness.
     """
 
     channel: str
     hint: Hint | None
     linked_name: str | None
     proximity: Proximity
+
+
+LOCAL_PEER = Peer(channel="local", hint=None, linked_name=None, proximity=Proximity.SIMULATED)
 
 
 class CtapBackend(Protocol):

@@ -24,6 +24,7 @@ from hybrid.passkeys.consent import (
     PinRequest,
     Prompt,
 )
+from hybrid.ports import LOCAL_PEER, Peer
 
 _MAX_LINE = 1024
 _PIN_PROBLEMS = {
@@ -157,7 +158,16 @@ def _headline(prompt: Prompt) -> str:
             lines.append("  wants     to know that you are here")
         case Operation.RESET:
             lines.append("  wants     to remove every passkey, the PIN and all settings of this authenticator")
-    near = "Bluetooth vouches for it" if prompt.peer.proximity is Proximity.BLUETOOTH else "simulated, proves nothing"
-    lines.append(f"  through   a code that was scanned; nearness: {near}")
-    lines.append("  are you signing in on the device that shows this code?")
+    lines.extend(_way(prompt.peer))
     return "\n".join(lines) + "\n"
+
+
+def _way(peer: Peer) -> list[str]:
+    """How the request came, and what to make sure of."""
+    if peer == LOCAL_PEER:
+        return ["  through   a program on this machine, by hybrid serve-authenticator"]
+    near = "Bluetooth vouches for it" if peer.proximity is Proximity.BLUETOOTH else "simulated, proves nothing"
+    return [
+        f"  through   a code that was scanned; nearness: {near}",
+        "  are you signing in on the device that shows this code?",
+    ]

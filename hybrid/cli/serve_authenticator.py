@@ -25,7 +25,6 @@ from hybrid.cli.messages import UsageProblem, explain_at_phone
 from hybrid.cli.running import run_politely
 from hybrid.cli.terminal import Screen
 from hybrid.cli.vault_keys import open_chosen_vault
-from hybrid.events import Proximity
 from hybrid.passkeys.consent import (
     AlwaysApprove,
     Consent,
@@ -40,12 +39,11 @@ from hybrid.passkeys.profiles import PROFILES, ROAMING
 from hybrid.passkeys.store import CredentialStore, MemoryStore
 from hybrid.passkeys.vault import Vault
 from hybrid.passkeys.vault_pin import VaultPin
-from hybrid.ports import Peer
+from hybrid.ports import LOCAL_PEER
 from hybrid.testing.door import Door, Presence, private_socket
 
 MEMORY = "memory"
 _MAX_SOCKET_PATH = 107  # bytes, of Linux
-_LOCAL = Peer(channel="local", hint=None, linked_name=None, proximity=Proximity.SIMULATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ class _Served:
         self.max_message_size: int = cbor.decode_map(authenticator.get_info)[5]
 
     async def call(self, request: bytes, *, channel: object) -> bytes:
-        answer = await self._authenticator.call(request, peer=_LOCAL, channel=channel)
+        answer = await self._authenticator.call(request, peer=LOCAL_PEER, channel=channel)
         failure, self._authenticator.failure = self._authenticator.failure, None
         if failure is not None:
             self._screen.fail(failure.identifier, explain_at_phone(failure))

@@ -23,15 +23,12 @@ from fido2.ctap2.base import Ctap2
 from fido2.ctap2.pin import ClientPin
 from fido2.hid import CAPABILITY
 
-from hybrid.events import Proximity
 from hybrid.fido2_bridge.device import HybridCtapDevice
 from hybrid.passkeys.consent import AlwaysApprove, Consent, Decision, Prompt
 from hybrid.passkeys.engine import SoftwareAuthenticator
 from hybrid.passkeys.profiles import ROAMING, Profile
 from hybrid.passkeys.store import CredentialStore, MemoryStore
-from hybrid.ports import Peer
-
-_LOCAL = Peer(channel="local", hint=None, linked_name=None, proximity=Proximity.SIMULATED)
+from hybrid.ports import LOCAL_PEER
 
 
 class SoftwareCtapDevice(CtapDevice):
@@ -148,7 +145,7 @@ class _Session:
 
     async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         async with asyncio.timeout(timeout):
-            return await self._authenticator.call(request, peer=_LOCAL, channel=self)
+            return await self._authenticator.call(request, peer=LOCAL_PEER, channel=self)
 
     async def power_cycle(self) -> None:
         self._authenticator.power_cycle()
