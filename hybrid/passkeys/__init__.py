@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from hybrid.passkeys.consent import AlwaysApprove, Consent, Decision, NeverApprove, Prompt
 from hybrid.passkeys.engine import AAGUID, SoftwareAuthenticator
+from hybrid.passkeys.profiles import PHONE, ROAMING, Profile
 from hybrid.passkeys.store import Credential, CredentialStore, MemoryStore
 from hybrid.passkeys.vault import Vault, open_vault
 
 __all__ = [
     "AAGUID",
+    "PHONE",
+    "ROAMING",
     "AlwaysApprove",
     "Consent",
     "Credential",
@@ -16,6 +19,7 @@ __all__ = [
     "Decision",
     "MemoryStore",
     "NeverApprove",
+    "Profile",
     "Prompt",
     "SoftwareAuthenticator",
     "Vault",

@@ -30,7 +30,7 @@ from hybrid.passkeys.management import CAPACITY, CredentialManagement
 from hybrid.passkeys.members import request_map
 from hybrid.passkeys.names import kept_icon, truncated
 from hybrid.passkeys.pin import ClientPin, Permission
-from hybrid.passkeys.profiles import PHONE, PROFILES, Profile
+from hybrid.passkeys.profiles import PHONE, Profile
 from hybrid.passkeys.rejected import Rejected
 from hybrid.passkeys.requests import PUBLIC_KEY, GetAssertionRequest, MakeCredentialRequest, PinUvAuth
 from hybrid.passkeys.state import StateKeeper
@@ -65,7 +65,7 @@ class _MoreAssertions:
 class SoftwareAuthenticator:
     """A `CtapBackend` that keeps passkeys in `store` and asks `consent` before every use.
 
-    `profile`: `PHONE`, `ROAMING` or the name of one; `more_algorithms`: also those that few managers can import;
+    `profile`: `PHONE` or `ROAMING`; `more_algorithms`: also those that few managers can import;
     `attestation`: "none" or "packed" (self attestation) in place of the profile's; `reset_window`: seconds after
     power-up in which a reset is allowed, None for always; `lenient`: take maps whose keys are not sorted. `clock`
     gives seconds since 1970, `random` gives so many unpredictable bytes, `prompt_timeout` is the time a person has for
@@ -80,7 +80,7 @@ class SoftwareAuthenticator:
         store: CredentialStore,
         consent: Consent,
         *,
-        profile: Profile | str = PHONE,
+        profile: Profile = PHONE,
         aaguid: UUID = AAGUID,
         more_algorithms: bool = False,
         attestation: str | None = None,
@@ -91,7 +91,7 @@ class SoftwareAuthenticator:
         prompt_timeout: float = PROMPT_TIMEOUT,
     ) -> None:
         self.failure: VaultError | None = None
-        self.profile = profile = PROFILES[profile] if isinstance(profile, str) else profile
+        self.profile = profile
         self._store = store
         self._aaguid = aaguid
         self._algorithms = cose.EVERY if more_algorithms else cose.STANDARD

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hybrid import cbor
 from hybrid.passkeys.consent import Decision, NeverApprove, Operation
 from hybrid.passkeys.engine import AAGUID, SoftwareAuthenticator
-from hybrid.passkeys.profiles import PHONE, ROAMING
+from hybrid.passkeys.profiles import PHONE, PROFILES, ROAMING
 from hybrid.passkeys.store import CredentialState, MemoryStore
 from tests.passkeys.rig import (
     ABSENT,
@@ -104,8 +104,7 @@ def test_more_algorithms_are_announced() -> None:
 
 
 def test_profiles_by_name() -> None:
-    for profile in (PHONE, ROAMING):
-        assert roaming(profile=profile.name).get_info == roaming(profile=profile).get_info
+    assert dict(PROFILES) == {"phone": PHONE, "roaming": ROAMING}
 
 
 # --- rows: request and status ----------------------------------------------------------------------------------------
@@ -351,6 +350,19 @@ def test_g8_next_assertions_newest_first() -> None:
         assert asyncio.run(status(key.authenticator, b"\x08")) == 0x30
 
 
+def test_g5_one_passkey_is_answered_without_names() -> None:
+    key = Key()
+    asyncio.run(ok(key.authenticator, _create_verified(key, "ann")))
+    assert asyncio.run(ok(key.authenticator, _sign_in_verified(key)))[4] == {"id": b"ann"}
+
+
+def test_a_sign_in_spends_its_token() -> None:
+    key = Key()
+    asyncio.run(ok(key.authenticator, _create_verified(key, "ann")))
+    request = _sign_in_verified(key)
+    assert [asyncio.run(status(key.authenticator, request)) for _ in range(2)] == [0, 0x33]
+
+
 async def _several(authenticator: SoftwareAuthenticator) -> None:
     for name in ("ann", "bob", "cid"):
         await made(authenticator, m3=user(name.encode(), name), m7=RK)
@@ -486,6 +498,8 @@ async def test_h4_one_request_at_a_time_but_get_info_always() -> None:
     first = asyncio.create_task(status(authenticator, create()))
     await person.waiting.wait()
     second = asyncio.create_task(status(authenticator, b"\x08", "second"))
+    for _ in range(5):
+        await asyncio.sleep(0)  # lets it run as far as it can
     assert (await authenticator.call(b"\x04", peer=PEER))[0] == 0
     assert not second.done()
     authenticator.cancel()
