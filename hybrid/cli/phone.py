@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hybrid.authenticator import PhoneTimeouts, answer
+from hybrid.cli.database import is_database, open_chosen_database
 from hybrid.cli.files import check_relay, reason
 from hybrid.cli.messages import CtapFailure, MissingExtra, UsageProblem, explain_at_phone
 from hybrid.cli.running import run_politely
@@ -21,6 +23,9 @@ from hybrid.passkeys.vault_pin import VaultPin
 from hybrid.ports import Advertiser, TunnelService
 from hybrid.protocol.ctap import Status
 from hybrid.protocol.qr import QrInvitation
+
+if TYPE_CHECKING:  # it loads a library that is not always here
+    from hybrid.passkeys.kdbx import KdbxStore
 
 _MAX_CODE = 1 << 16  # characters
 
@@ -51,22 +56,32 @@ def phone(options: PhoneOptions) -> int:
     code = _code(options)
     QrInvitation.parse(code)  # before anybody is asked anything
     parse_vault_key(options.vault_key)
-    vault: Vault | None = None
+    store: Vault | KdbxStore | None = None
     terminal = None
     if options.approve == "ask":
         from hybrid.cli.consent import Terminal
 
         terminal = Terminal()
     try:
-        vault = open_chosen_vault(options.vault, options.vault_key, options.screen)
-        consent = _consent(options, vault, terminal)
-        authenticator = SoftwareAuthenticator(vault, consent, prompt_timeout=options.user_timeout or PROMPT_TIMEOUT)
+        store = _open_store(options)
+        consent = _consent(options, store, terminal)
+        authenticator = SoftwareAuthenticator(store, consent, prompt_timeout=options.user_timeout or PROMPT_TIMEOUT)
         return run_politely(_serve(options, code, authenticator), options.screen, explain_at_phone)
     finally:
-        if vault is not None:
-            vault.close()
+        if isinstance(store, Vault):
+            store.close()
         if terminal is not None:
             terminal.close()
+
+
+def _open_store(options: PhoneOptions) -> Vault | KdbxStore:
+    if options.vault is None or not is_database(options.vault):
+        return open_chosen_vault(options.vault, options.vault_key, options.screen)
+    if options.approve == "ask" and parse_vault_key(options.vault_key).kind is not KeyKind.PASSPHRASE:
+        raise UsageProblem(
+            "a key file does not say who is at the keyboard", "open the database with its password instead"
+        )
+    return open_chosen_database(options.vault, options.vault_key)
 
 
 def _code(options: PhoneOptions) -> str:
@@ -94,7 +109,7 @@ def _read_image(path: Path) -> str:
         raise UsageProblem(f"the picture cannot be read: {reason(error)}", f"check the path {path}") from None
 
 
-def _consent(options: PhoneOptions, vault: Vault, terminal: object) -> Consent:
+def _consent(options: PhoneOptions, store: Vault | KdbxStore, terminal: object) -> Consent:
     match options.approve:
         case "always":
             options.screen.warn("every request is approved without asking anybody (--approve always)")
@@ -106,9 +121,9 @@ def _consent(options: PhoneOptions, vault: Vault, terminal: object) -> Consent:
 
             assert isinstance(terminal, Terminal)
             person = TerminalConsent(terminal)
-            if vault.key_kind is KeyKind.PASSPHRASE:
+            if not isinstance(store, Vault) or store.key_kind is KeyKind.PASSPHRASE:
                 return LimitedConsent(UnlockedConsent(person))
-            return LimitedConsent(PinConsent(person, person, VaultPin(vault)))
+            return LimitedConsent(PinConsent(person, person, VaultPin(store)))
 
 
 class _Delivery:

@@ -6,7 +6,6 @@ vault as well, with ids and no secrets.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
@@ -14,12 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from hybrid.cli.messages import MissingExtra, UsageProblem
+from hybrid.cli.database import database_key, kdbx_module
+from hybrid.cli.messages import UsageProblem
 from hybrid.cli.passkeys_actions import find
 from hybrid.cli.terminal import Screen
 from hybrid.cli.vault_keys import open_chosen_vault
@@ -44,7 +41,6 @@ from hybrid.passkeys.vault import Vault
 
 KDBX = "kdbx"
 _KDBX_MAGIC = b"\x03\xd9\xa2\x9a"
-_MIN_PASSWORD = 8
 _ENDINGS = {".kdbx": KDBX, ".passkey": keepassxc_file.FORMAT, ".cxf": cxf.FORMAT}
 
 
@@ -89,7 +85,7 @@ def export(options: ExportOptions) -> int:
     name = options.format or _ENDINGS.get(options.file.suffix.lower(), KDBX)
     _check_export(options, name)
     if name == KDBX:
-        _kdbx()
+        kdbx_module()
     with open_chosen_vault(options.vault, options.vault_key, options.screen, make=False) as vault:
         chosen = [find(vault, one) for one in options.wanted] or vault.credentials()
         if name == keepassxc_file.FORMAT and len(chosen) != 1:
@@ -135,7 +131,7 @@ def _export_clear(options: ExportOptions, name: str, chosen: Sequence[Credential
 
 def _export_kdbx(options: ExportOptions, chosen: Sequence[Credential]) -> tuple[bytes, Report]:
     into = read_file(options.file) if options.update else None
-    exported: Exported = _kdbx().write_kdbx(chosen, _database_key(options.key_file, new=into is None), into=into)
+    exported: Exported = kdbx_module().write_kdbx(chosen, database_key(options.key_file, new=into is None), into=into)
     return exported.data, exported.report
 
 
@@ -167,8 +163,8 @@ def import_(options: ImportOptions) -> int:
 def _read(options: ImportOptions, data: bytes, name: str) -> Imported:
     now = int(time.time())
     if name == KDBX:
-        kdbx = _kdbx()
-        read: Imported = kdbx.read_kdbx(data, _database_key(options.key_file), absent_flags=options.absent_flags)
+        kdbx = kdbx_module()
+        read: Imported = kdbx.read_kdbx(data, database_key(options.key_file), absent_flags=options.absent_flags)
         if options.synced:
             return read
         bound = [replace(one, backup_eligible=False, backed_up=False) for one in read.credentials]
@@ -195,46 +191,6 @@ def _found_format(data: bytes) -> str:
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
-
-
-def _kdbx() -> ModuleType:
-    try:
-        return import_module("hybrid.passkeys.kdbx")
-    except ImportError:
-        raise MissingExtra("a KeePass database", "kdbx") from None
-
-
-def _database_key(key_file: Path | None, *, new: bool = False) -> Any:
-    kdbx = _kdbx()
-    if key_file is not None:
-        return kdbx.DatabaseKey(None, read_file(key_file))
-    if not new:
-        return kdbx.DatabaseKey(ask_secret("password of the KeePass database: "))
-    password = ask_secret(f"choose a password for the KeePass database ({_MIN_PASSWORD} characters or more): ")
-    if len(password) < _MIN_PASSWORD:
-        raise UsageProblem("that password is too short", f"choose {_MIN_PASSWORD} characters or more")
-    if ask_secret("the same password again: ") != password:
-        raise UsageProblem("the two passwords are not the same", "start again")
-    return kdbx.DatabaseKey(password)
-
-
-def ask_secret(question: str) -> str:
-    """One line that is not shown, from the controlling terminal. Raises `UsageProblem`."""
-    from hybrid.cli.consent import Terminal
-
-    try:
-        terminal = Terminal()
-    except UsageProblem:
-        raise UsageProblem(
-            "there is no terminal to ask you for a password on", "run it in a terminal, or give --key-file"
-        ) from None
-    try:
-        line: str | None = asyncio.run(terminal.read_line(question, echo=False))
-    finally:
-        terminal.close()
-    if not line:
-        raise UsageProblem("no password was given", "start again, or give --key-file")
-    return line
 
 
 def _audit(

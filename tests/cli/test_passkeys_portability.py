@@ -291,7 +291,7 @@ def test_a_database_without_a_terminal_needs_a_key_file(vault: Path, tmp_path: P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(consent, "Terminal", nobody)
         command(vault, "export", tmp_path / "out.kdbx", expect=2)
-    assert "--key-file" in capsys.readouterr().err
+    assert "give a key file" in capsys.readouterr().err
     assert not (tmp_path / "out.kdbx").exists()
 
 
