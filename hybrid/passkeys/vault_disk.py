@@ -173,6 +173,8 @@ def keep_copy(path: Path, data: bytes) -> Path:
         for number in range(1000):
             copy = path.with_name(f"{path.name}.v1" + (f".{number}" if number else ""))
             if os.path.lexists(copy):
+                if copy.is_file() and copy.read_bytes() == data:  # of a migration that did not come to its end
+                    return copy
                 continue
             _write(copy, data)
             _sync_folder(path.parent)
@@ -202,7 +204,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 class SeenGeneration:
-    """The highest generation of a vault, in a small file beside it. A hint for people, so its loss is no failure."""
+    """The highest generation of a vault, in a small file beside it. A hint for people, so its loss is no failure.
+
+    Whoever puts back both files, or the whole folder, is not noticed by it; `VaultKey.highest_generation` may do so.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(path.name + ".seen")

@@ -24,7 +24,10 @@ from hybrid.passkeys import vault_disk
 from hybrid.passkeys.store import Credential, CredentialState, CredentialStore, MemoryStore
 from hybrid.passkeys.vault import default_vault_path, open_vault
 from hybrid.passkeys.vault_file import MAGIC
+from tests.conftest import SOAK
 from tests.passkeys.rig import PEER, create, phone, sign_in
+
+ADDED = 1000 if SOAK else 25
 
 
 def credential(number: int = 1, **changes: Any) -> Credential:
@@ -385,18 +388,19 @@ def _add_many(path: Path, start: int, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.soak
+def test_t19_two_processes_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "vault"  # not made yet: they meet there as well
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_add_many, args=(path, start, 25)) for start in (100, 200)]
+    writers = [context.Process(target=_add_many, args=(path, start, ADDED)) for start in (1000, 2000)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0]
     found = {each.credential_id for each in open_vault(path).credentials("example.com")}
-    assert found == {b"id%d" % number for start in (100, 200) for number in range(start, start + 25)}
-    assert open_vault(path).generation == 50
+    assert found == {b"id%d" % number for start in (1000, 2000) for number in range(start, start + ADDED)}
+    assert open_vault(path).generation == 2 * ADDED
 
 
 def test_repr_tells_nothing_but_the_place(tmp_path: Path) -> None:

@@ -161,8 +161,9 @@ def test_parts_of_two_generations_do_not_go_together(tmp_path: Path) -> None:
 def test_an_encrypted_vault_is_not_replaced_by_a_clear_one(tmp_path: Path) -> None:
     """Somebody who can write the file cannot make an open phone put its passkeys into a file that they can read."""
     vault = made(tmp_path / "vault")
-    made(tmp_path / "clear", NoKey())
-    clear = (tmp_path / "clear").read_bytes()
+    header, _ = header_of((tmp_path / "vault").read_bytes())
+    clear = b"FHVAULT\x00\x02" + cbor.encode({1: "none", 2: header[2], 3: header[3] + 1}) + cbor.encode({2: []})
+    clear += hashlib.sha256(clear).digest()
     (tmp_path / "vault").write_bytes(clear)
     with pytest.raises(VaultError):
         vault.add(credential(9))

@@ -235,6 +235,24 @@ def test_a_copy_of_an_earlier_migration_is_not_overwritten(tmp_path: Path) -> No
     assert (tmp_path / "vault.v1").read_bytes() != (tmp_path / "vault.v1.1").read_bytes()
 
 
+def test_a_migration_that_did_not_come_to_its_end_leaves_one_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "vault"
+    write(path, _NONE, {1: 0, 2: [_GOOD]})
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vault_disk, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            opened(path)
+    assert opened(path).migrated_copy == tmp_path / "vault.v1"
+    assert not (tmp_path / "vault.v1.0").exists()
+    assert not (tmp_path / "vault.v1.1").exists()
+
+
 def test_two_that_migrate_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "vault"
     write(path, _NONE, {1: 0, 2: [_GOOD]})
