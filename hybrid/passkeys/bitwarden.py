@@ -146,8 +146,6 @@ def _build(item: Json, passkey: Json, now: int, synced: bool) -> Credential:
         key = from_b64url(passkey.get("keyValue"))
     except ValueError:
         raise UnusablePasskey(LeftOut.KEY) from None
-    if algorithms_of(key)[0] != ES256:
-        raise UnusablePasskey(LeftOut.KEY_KIND)
     try:
         credential_id = _read_id(passkey.get("credentialId"))
     except ValueError:

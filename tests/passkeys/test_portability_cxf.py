@@ -326,6 +326,13 @@ def test_an_extension_that_cannot_be_used_is_named_and_the_passkey_taken(
     assert [finding.what for finding in imported.report.losses] == [loss]
 
 
+def test_a_passkey_that_is_left_out_has_lost_no_parts() -> None:
+    odd = document()
+    passkey_of(odd)["fido2Extensions"]["credBlob"] = 5
+    passkey_of(odd)["userHandle"] = ""
+    assert [finding.what for finding in read_cxf(dumped(odd), now=NOW).report.findings] == [LeftOut.USER_HANDLE]
+
+
 def test_a_blob_that_inflates_to_much_is_not_inflated() -> None:
     import zlib
 

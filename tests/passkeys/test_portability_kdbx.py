@@ -365,6 +365,8 @@ def test_a_write_that_fails_changes_nothing(store: KdbxStore, path: Path, monkey
             store.add(plain())
     assert path.read_bytes() == before
     assert store.credentials() == []
+    store.add(plain(number=2))  # and what failed does not come along with the next one
+    assert [one.user_id for one in open_kdbx(path, KEY).credentials()] == [b"user-2"]
 
 
 def test_many_are_one_write(store: KdbxStore, monkeypatch: pytest.MonkeyPatch) -> None:
