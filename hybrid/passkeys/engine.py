@@ -94,7 +94,8 @@ class SoftwareAuthenticator:
         self.profile = profile
         self._store = store
         self._aaguid = aaguid
-        self._algorithms = cose.EVERY if more_algorithms else cose.STANDARD
+        self._algorithms = cose.EVERY if more_algorithms else profile.algorithms
+        self._passkey_aaguid = profile.passkey_aaguid or aaguid
         self._attestation = attestation or profile.attestation
         self._reset_window = reset_window
         self._lenient = lenient
@@ -261,7 +262,7 @@ class SoftwareAuthenticator:
 
     async def _approve_create(self, request: MakeCredentialRequest, peer: Peer, replaces: int) -> None:
         account = Account(
-            harmless(request.user_name), harmless(request.user_display_name), self._now(), synced=self._store.synced
+            harmless(request.user_name), harmless(request.user_display_name), self._now(), synced=self._synced
         )
         prompt = self._asking.prompt(
             Operation.CREATE, peer, request.rp_id, request.rp_name, (account,), replaces=replaces
@@ -272,7 +273,7 @@ class SoftwareAuthenticator:
     def _new_credential(
         self, request: MakeCredentialRequest, algorithm: int, inputs: CreateInputs, *, discoverable: bool
     ) -> Credential:
-        now, synced = self._now(), self._store.synced
+        now, synced = self._now(), self._synced
         blob = inputs.cred_blob
         return Credential(
             credential_id=self._random(_CREDENTIAL_ID_SIZE),
@@ -296,6 +297,7 @@ class SoftwareAuthenticator:
             cred_blob=blob if blob is not None and len(blob) <= MAX_CRED_BLOB_SIZE else None,
             large_blob_key=self._random(_SECRET_SIZE) if inputs.large_blob_key else None,
             payments=inputs.payments,
+            aaguid=None if self.profile.passkey_aaguid is None else self.profile.passkey_aaguid.bytes,
             user_icon=kept_icon(request.user_icon) if self.profile.roaming else None,
         )
 
@@ -305,7 +307,7 @@ class SoftwareAuthenticator:
         signed, unsigned = inputs.outputs(credential, self._state.now, verified=verified)
         public_key = cbor.encode(cose.cose_key(credential.algorithm, credential.private_key))
         credential_id = credential.credential_id
-        attested = self._aaguid.bytes + len(credential_id).to_bytes(2, "big") + credential_id + public_key
+        attested = self._passkey_aaguid.bytes + len(credential_id).to_bytes(2, "big") + credential_id + public_key
         auth_data = _auth_data(credential, signed, present=True, verified=verified, attested=attested)
         body: dict[int, Any] = {1: self._attestation_format(request.attestation_formats), 2: auth_data, 3: {}}
         if body[1] == "packed":
@@ -458,6 +460,10 @@ class SoftwareAuthenticator:
         self._large_blobs.forget()
         self.power_cycle()
         return b""
+
+    @property
+    def _synced(self) -> bool:
+        return self._store.synced if self.profile.synced is None else self.profile.synced
 
     def _now(self) -> int:
         return int(self._clock())

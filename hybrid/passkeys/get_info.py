@@ -26,14 +26,14 @@ def get_info(profile: Profile, aaguid: UUID, algorithms: Sequence[int]) -> dict[
         3: aaguid.bytes,
         4: dict(profile.options),
         5: profile.max_message_size,
+        7: profile.max_list_length,
+        8: profile.max_credential_id_size,
         9: list(profile.transports),
         10: [{"alg": algorithm, "type": PUBLIC_KEY} for algorithm in algorithms],
     }
-    if profile.send_limits:
-        info |= {7: profile.max_list_length, 8: profile.max_credential_id_size}
     if "credBlob" in profile.extensions:
         info[15] = MAX_CRED_BLOB_SIZE
-    return {key: value for key, value in info.items() if value != []}
+    return {key: value for key, value in info.items() if value != [] and key not in profile.left_out}
 
 
 def roaming_info(state: AuthenticatorState, remaining: int, random: Callable[[int], bytes]) -> dict[int, Any]:

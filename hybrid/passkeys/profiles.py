@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
+from uuid import UUID
 
+from hybrid.passkeys.algorithms import STANDARD
 from hybrid.protocol.ctap import Command
 
 
@@ -18,7 +20,12 @@ class Profile:
     `roaming`: has PIN/UV protocols, next assertions, silent probes and management, verifies a person by PIN tokens
     only and counts signatures; a phone verifies by itself, every time. `versions`, `extensions`, `transports`: as
     announced, short names first, then bytewise. `options`: those that never change. `attestation`: format given
-    unless a request asks for another. `send_limits`: whether getInfo tells list and id limits.
+    unless a request asks for another.
+
+    For presets: `algorithms`: those on without a switch; `left_out`: members that getInfo does not have;
+    `required_names`: of "rp.name", "user.name" and "user.displayName", which must be there, if only empty;
+    `passkey_aaguid`: that of passkeys, None for that of getInfo; `synced`: whether passkeys are backed up, None for as
+    the store says.
     """
 
     name: str
@@ -32,7 +39,11 @@ class Profile:
     transports: tuple[str, ...]
     attestation: str
     commands: frozenset[int]
-    send_limits: bool = True
+    algorithms: tuple[int, ...] = STANDARD
+    left_out: frozenset[int] = frozenset()
+    required_names: frozenset[str] = frozenset()
+    passkey_aaguid: UUID | None = None
+    synced: bool | None = None
 
 
 PHONE = Profile(

@@ -69,6 +69,9 @@ class MakeCredentialRequest:
         if not 1 <= len(user_id) <= _MAX_USER_ID_SIZE:
             raise Rejected(Status.UNEXPECTED_TYPE)
         optional(rp, "icon", str)  # gone from WebAuthn, but its type is still checked
+        names = {f"rp.{name}" for name in rp} | {f"user.{name}" for name in user}
+        if profile.required_names - names:
+            raise Rejected(Status.MISSING_PARAMETER)
         return cls(
             client_data_hash=client_data_hash,
             rp_id=rp_id,

@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import logging
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -20,6 +22,7 @@ from hybrid import cbor
 from hybrid.errors import VaultError, VaultProblem
 from hybrid.passkeys.consent import AlwaysApprove, Decision, NeverApprove, Operation
 from hybrid.passkeys.engine import AAGUID, SoftwareAuthenticator
+from hybrid.passkeys.profiles import PHONE
 from hybrid.passkeys.store import Credential, CredentialState, MemoryStore
 from tests.passkeys.rig import (
     ABSENT,
@@ -122,6 +125,38 @@ async def test_empty_and_oversized_messages() -> None:
     authenticator = phone(MemoryStore())
     assert await status(authenticator, b"") == 0x7F
     assert await status(authenticator, b"\x01" + bytes(1 << 20)) == 0x39
+
+
+async def test_a_preset_is_data() -> None:
+    maker = UUID("ea9b8d66-4d01-1d21-3ce4-b6b48cb575d4")
+    preset = replace(
+        PHONE,
+        extensions=("prf",),
+        options=MappingProxyType({"rk": True, "uv": True}),
+        algorithms=(-7,),
+        left_out=frozenset({5, 7, 8, 10}),
+        required_names=frozenset({"rp.name", "user.name", "user.displayName"}),
+        passkey_aaguid=maker,
+        synced=True,
+    )
+    person = Person()
+    authenticator = phone(MemoryStore(), person, profile=preset, aaguid=UUID(int=0))
+    assert cbor.decode(authenticator.get_info) == {
+        1: ["FIDO_2_0", "FIDO_2_1"],
+        2: ["prf"],
+        3: bytes(16),
+        4: {"rk": True, "uv": True},
+        9: ["hybrid", "internal"],
+    }
+    auth_data = await made(authenticator)
+    assert auth_data.flags == 0x5D
+    assert person.prompts[0].accounts[0].synced
+    assert auth_data.credential_data is not None
+    assert auth_data.credential_data.aaguid == maker.bytes
+    assert await status(authenticator, create(m4=[{"alg": -8, "type": "public-key"}])) == 0x26
+    for names in ({"m2": {"id": RP_ID}}, {"m3": {"id": b"u", "name": "ann"}}, {"m3": {"id": b"u", "displayName": ""}}):
+        assert await status(authenticator, create(**names)) == 0x14
+    assert await status(authenticator, create(m3={"id": b"u", "name": "", "displayName": ""})) == 0
 
 
 # --- rows: request and status ----------------------------------------------------------------------------------------
