@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from hybrid import cbor
+from hybrid.cli.database import is_database, open_chosen_database
 from hybrid.cli.files import reason
 from hybrid.cli.messages import UsageProblem, explain_at_phone
 from hybrid.cli.running import run_politely
@@ -178,7 +179,11 @@ def _store(options: ServeOptions) -> Iterator[CredentialStore]:
     if options.store == MEMORY:
         yield MemoryStore()
         return
-    with open_chosen_vault(Path(options.store), options.vault_key, options.screen) as vault:
+    path = Path(options.store)
+    if is_database(path):
+        yield open_chosen_database(path, options.vault_key)
+        return
+    with open_chosen_vault(path, options.vault_key, options.screen) as vault:
         yield vault
 
 

@@ -130,8 +130,22 @@ def test_the_phone_profile(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("profile", ["phone", "roaming"])
-def test_passkeys_stay_in_a_vault(serve: Serve, tmp_path: Path, profile: str) -> None:
-    arguments = ("--approve", "always", "--profile", profile, "--store", str(tmp_path / "vault"), "--vault-key", "none")
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("vault", "none"),
+        ("vault", "file:key"),
+        pytest.param("passkeys.kdbx", "file:key", marks=pytest.mark.slow),
+    ],
+)
+def test_passkeys_stay_in_a_store(serve: Serve, tmp_path: Path, profile: str, name: str, key: str) -> None:
+    if name.endswith(".kdbx"):
+        pytest.importorskip("pykeepass", reason="needs the extra kdbx")
+    (tmp_path / "key").touch(mode=0o600)
+    (tmp_path / "key").write_bytes(bytes(range(32)))
+    key = key.replace("file:", f"file:{tmp_path}/")
+    store = ("--store", str(tmp_path / name), "--vault-key", key)
+    arguments = ("--approve", "always", "--profile", profile, *store)
     served = serve(*arguments)
     with SocketDevice(served.path) as device:
         made = _make(Ctap2(device), options={"rk": True})
