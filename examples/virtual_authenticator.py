@@ -6,7 +6,7 @@ from fido2.client import DefaultClientDataCollector, Fido2Client
 from fido2.server import Fido2Server
 from fido2.webauthn import PublicKeyCredentialRpEntity, PublicKeyCredentialUserEntity
 
-from hybrid.fido2_bridge.software_device import SoftwareCtapDevice
+from hybrid.fido2_bridge import SoftwareCtapDevice
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """The one door to python-fido2, and what a WebAuthn client owes its caller.
 
 `HybridWebAuthnClient` signs in and registers through a session with exactly one command on the wire;
-`HybridCtapDevice` is the same session as python-fido2's device, for whoever brings a client of their own.
+`HybridCtapDevice` is the same session as python-fido2's device, for whoever brings a client of their own;
+`SoftwareCtapDevice` is an authenticator in this process, for tests of websites and clients.
 Below them, without python-fido2 and without a loop:
 
 - `rp_id`: which RP ids an origin may use.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hybrid.fido2_bridge.client import HybridClientDataCollector, HybridWebAuthnClient
     from hybrid.fido2_bridge.device import CtapSession, HybridCtapDevice
+    from hybrid.fido2_bridge.software_device import SoftwareCtapDevice
     from hybrid.fido2_bridge.webauthn import get_assertion, make_credential
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "HybridClientDataCollector",
     "HybridCtapDevice",
     "HybridWebAuthnClient",
+    "SoftwareCtapDevice",
     "get_assertion",
     "make_credential",
 ]
@@ -48,4 +51,8 @@ def __getattr__(name: str) -> Any:
         from hybrid.fido2_bridge import device
 
         return getattr(device, name)
+    if name == "SoftwareCtapDevice":
+        from hybrid.fido2_bridge import software_device
+
+        return software_device.SoftwareCtapDevice
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ from fido2.hid import CTAPHID
 from fido2.server import Fido2Server
 from fido2.webauthn import PublicKeyCredentialRpEntity, PublicKeyCredentialUserEntity, UserVerificationRequirement
 
-from hybrid.fido2_bridge.software_device import SoftwareCtapDevice
+from hybrid.fido2_bridge import SoftwareCtapDevice
 from hybrid.passkeys.consent import Decision, NeverApprove, Prompt
 from hybrid.passkeys.profiles import PHONE
 from hybrid.passkeys.store import MemoryStore
