@@ -103,6 +103,11 @@ class OpenDoor:
     async def control(self) -> Connection:
         return await self._connect(self.control_path)
 
+    async def until_connections(self, count: int) -> None:
+        """Wait until the door serves no more than so many."""
+        while sum("_serve.<locals>.handle" in repr(task.get_coro()) for task in asyncio.all_tasks()) > count:
+            await asyncio.sleep(0)
+
     async def _connect(self, path: Path) -> Connection:
         connection = Connection(*await asyncio.open_unix_connection(path))
         self.clients.push_async_callback(connection.close)

@@ -160,9 +160,8 @@ async def test_a_client_that_leaves_the_queue_is_never_served(door: OpenDoor) ->
     await one.send(bytes([WAIT]))
     await door.authenticator.waiting.wait()
     await other.send(b"\x05")
-    await asyncio.sleep(0.01)  # lets the request arrive; were it too late, the test would still hold
     await other.close()
-    await asyncio.sleep(0.01)
+    await door.until_connections(2)
     await control.command("cancel")
     assert await one.receive() == CANCELLED
     assert await (await door.connect()).ask(b"\x04") == b"\x00\x04"
