@@ -286,8 +286,8 @@ async def _serve(listener: socket.socket, handler: Handler, connections: set[asy
         connections.add(task)
         try:
             await handler(reader, writer)
-        except ConnectionError:
-            pass  # the client left while we wrote
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the client left while we wrote, or the door closes; asyncio's streams complain of a cancelled handler
         finally:
             connections.discard(task)
             writer.close()

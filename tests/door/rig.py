@@ -104,9 +104,9 @@ class OpenDoor:
         return await self._connect(self.control_path)
 
     async def until_connections(self, count: int) -> None:
-        """Wait until the door serves no more than so many."""
-        while sum("_serve.<locals>.handle" in repr(task.get_coro()) for task in asyncio.all_tasks()) > count:
-            await asyncio.sleep(0)
+        """Wait until the door serves so many."""
+        while sum("_serve.<locals>.handle" in repr(task.get_coro()) for task in asyncio.all_tasks()) != count:
+            await asyncio.sleep(0)  # noqa: ASYNC110 - the door has no event for this
 
     async def _connect(self, path: Path) -> Connection:
         connection = Connection(*await asyncio.open_unix_connection(path))

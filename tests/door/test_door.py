@@ -160,6 +160,7 @@ async def test_a_client_that_leaves_the_queue_is_never_served(door: OpenDoor) ->
     await one.send(bytes([WAIT]))
     await door.authenticator.waiting.wait()
     await other.send(b"\x05")
+    await door.until_connections(3)
     await other.close()
     await door.until_connections(2)
     await control.command("cancel")
