@@ -287,7 +287,7 @@ async def _serve(listener: socket.socket, handler: Handler, connections: set[asy
         try:
             await handler(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
-            pass  # the client left while we wrote, or the door closes; asyncio's streams complain of a cancelled handler
+            pass  # the client left while we wrote, or the door closes: asyncio would complain of a cancelled handler
         finally:
             connections.discard(task)
             writer.close()

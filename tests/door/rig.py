@@ -105,8 +105,8 @@ class OpenDoor:
 
     async def until_connections(self, count: int) -> None:
         """Wait until the door serves so many."""
-        while sum("_serve.<locals>.handle" in repr(task.get_coro()) for task in asyncio.all_tasks()) != count:
-            await asyncio.sleep(0)  # noqa: ASYNC110 - the door has no event for this
+        while sum("<locals>.handle" in repr(task.get_coro()) for task in asyncio.all_tasks()) != count:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0)
 
     async def _connect(self, path: Path) -> Connection:
         connection = Connection(*await asyncio.open_unix_connection(path))
