@@ -111,6 +111,7 @@ def write_kdbx(
     database = _open(into, key) if into is not None else _new_database(key, cost or KdfCost())
     places = {kdbx_entry.credential_id_of(entry): entry for entry in _entries(database) if kdbx_entry.is_passkey(entry)}
     report.others = sum(1 for entry in _entries(database) if not kdbx_entry.is_passkey(entry))
+    new = []
     for credential in offered(credentials, report):
         try:
             lost, kept = kdbx_entry.losses_for(credential)
@@ -119,7 +120,7 @@ def write_kdbx(
             continue
         entry = places.get(credential.credential_id)
         if entry is None:
-            _add(database, credential)
+            new.append(credential)
         else:
             _remember(database, entry)
             kdbx_entry.write(entry, credential)
@@ -127,6 +128,7 @@ def write_kdbx(
         report.lost(credential, lost)
         report.lost(credential, kept, kept_for_us=True)
         report.moved.append(credential.credential_id)
+    _add(database, new)
     return Exported(_saved(database), report)
 
 
@@ -180,14 +182,13 @@ class KdbxStore:
     def add(self, credential: Credential, *, superseding: Collection[bytes] = ()) -> None:
         with self._change() as loaded:
             _set_state(loaded, superseding, CredentialState.SUPERSEDED, credential.created_at)
-            _add(loaded.database, credential)
+            _add(loaded.database, [credential])
 
     def add_all(self, credentials: Sequence[Credential]) -> None:
         """Keep all of them, or none: every write derives no key, but encrypts the whole file."""
         if credentials:
             with self._change() as loaded:
-                for credential in credentials:
-                    _add(loaded.database, credential)
+                _add(loaded.database, credentials)
 
     def set_state(self, credential_ids: Collection[bytes], state: CredentialState, at: int) -> None:
         with self._change() as loaded:
@@ -321,17 +322,22 @@ def _is_in(entry: Any, group: Any | None) -> bool:
     return group is not None and any(ancestor is group for ancestor in entry.iterancestors("Group"))
 
 
-def _add(database: Any, credential: Credential) -> None:
-    entry = Entry(
-        title=kdbx_entry.clean(credential.rp_name) or credential.rp_id,
-        username=kdbx_entry.clean(credential.user_name),
-        url=f"https://{credential.rp_id}",
-        kp=database,
-    )
-    entry.uuid = uuid.uuid4()  # the library's own tells the time and the network card
-    _home_of(database).append(entry)
-    kdbx_entry.write(entry._element, credential)
-    _place(database, entry._element, credential.state)
+def _add(database: Any, credentials: Sequence[Credential]) -> None:
+    if not credentials:
+        return
+    home = _home_of(database)  # once: finding groups walks through all entries
+    for credential in credentials:
+        entry = Entry(
+            title=kdbx_entry.clean(credential.rp_name) or credential.rp_id,
+            username=kdbx_entry.clean(credential.user_name),
+            url=f"https://{credential.rp_id}",
+            kp=database,
+        )
+        entry.uuid = uuid.uuid4()  # the library's own tells the time and the network card
+        home.append(entry)
+        kdbx_entry.write(entry._element, credential)
+        if credential.state in _BINNED:
+            _place(database, entry._element, credential.state)
 
 
 def _home_of(database: Any) -> Any:

@@ -235,6 +235,18 @@ def test_everything_comes_back_in_another_process(store: KdbxStore, path: Path) 
     assert again.find(given[1].credential_id) == given[1]
 
 
+@pytest.mark.slow  # begins with pykeepass's blank database, as above
+def test_a_store_is_made_if_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "new.kdbx"
+    with pytest.raises(PortabilityError):
+        open_kdbx(path, KEY)
+    open_kdbx(path, KEY, create=True, cost=kdbx.KdfCost(1 << 13, 1, 1)).add(plain())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert open_kdbx(path, KEY, create=True).credentials() == [plain()]
+    database = pykeepass.PyKeePass(path, password="password")
+    assert (database.version[0], database.kdf_algorithm) == (4, "argon2id")
+
+
 def test_others_see_the_attributes_protected_where_they_are_secret(store: KdbxStore, path: Path) -> None:
     store.add(full())
     (entry,) = pykeepass.PyKeePass(path, password="password").find_entries(title="Example")
