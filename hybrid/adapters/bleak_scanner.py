@@ -12,7 +12,7 @@ import contextlib
 import logging
 import sys
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from bleak import BleakScanner
 from bleak.args.bluez import BlueZScannerArgs
@@ -39,6 +39,8 @@ MAX_WAITING = 64
 MAX_REMEMBERED = 4096
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 2.0
+# How long leaving waits for a start that is under way.
+SETTLE_TIMEOUT = 5.0
 
 # What radios say when they have measured nothing: 127 by the Bluetooth Core Specification, -127 by bleak.
 _NO_RSSI = (127, -127)
@@ -136,8 +138,12 @@ def unavailable(error: Exception) -> BluetoothUnavailable:
 
 
 @contextlib.asynccontextmanager
-async def _scanning(scanner: BleakScanner) -> AsyncIterator[None]:
-    """Start; on the way out stop, whatever happened, without raising."""
+async def _scanning(scanner: BleakScanner, reachable: Callable[[], bool]) -> AsyncIterator[None]:
+    """Start; on the way out stop, whatever happened, without raising.
+
+    Without a bus (`reachable`) there is nothing to stop: bleak would write to a closed socket, and the failure would
+    stay in a future that nobody can reach.
+    """
 
     async def start() -> None:
         async with asyncio.timeout(START_TIMEOUT):
@@ -151,9 +157,10 @@ async def _scanning(scanner: BleakScanner) -> AsyncIterator[None]:
         yield
     finally:
         try:
-            await asyncio.wait({starting}, timeout=STOP_TIMEOUT)
-            async with asyncio.timeout(STOP_TIMEOUT):
-                await scanner.stop()
+            await asyncio.wait({starting}, timeout=SETTLE_TIMEOUT)
+            if reachable():
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await scanner.stop()
         except Exception as error:
             # Whatever bleak says now ("No discovery started" after the adapter was off), the scan is over,
             # and the reason to leave must not be replaced by it.
@@ -178,7 +185,7 @@ class BluetoothScanner:
         """Listen while the context is open, as `hybrid.ports.Scanner.scan` says."""
         inbox = Inbox()
         async with contextlib.AsyncExitStack() as stack:
-            adapter = await self._watched(stack, inbox)
+            adapter, reachable = await self._watched(stack, inbox)
 
             def heard(device: BLEDevice, data: AdvertisementData) -> None:
                 for advert in adverts_in(device, data, adapter):
@@ -187,15 +194,18 @@ class BluetoothScanner:
             # No UUID filter: BlueZ compares it with the list of UUIDs in an advert, never with service data.
             try:
                 scanner = BleakScanner(heard, bluez=_bluez_arguments(adapter))
-                await stack.enter_async_context(_scanning(scanner))
+                await stack.enter_async_context(_scanning(scanner, reachable))
             except (BleakError, OSError, EOFError, ValueError) as error:
                 raise unavailable(error) from error
             yield inbox
 
-    async def _watched(self, stack: contextlib.AsyncExitStack, inbox: Inbox) -> str:
-        """Watch the adapter on Linux, where a scan falls silent without a word when it is switched off."""
+    async def _watched(self, stack: contextlib.AsyncExitStack, inbox: Inbox) -> tuple[str, Callable[[], bool]]:
+        """Watch the adapter on Linux, where a scan falls silent without a word when it is switched off.
+
+        Gives its name, and whether the service can still be reached.
+        """
         if sys.platform != "linux":
-            return ""
+            return "", lambda: True
         from hybrid.adapters import bluez_bus
 
         def objection(interfaces: bluez_bus.Interfaces) -> BluetoothUnavailable | None:
@@ -207,7 +217,7 @@ class BluetoothScanner:
         watched = await stack.enter_async_context(
             bluez_bus.watched_adapter(bus, self._adapter, objection=objection, on_change=inbox.fail)
         )
-        return watched.name
+        return watched.name, lambda: bus.bus.connected
 
 
 def _bluez_arguments(adapter: str) -> BlueZScannerArgs:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybrid.errors import BluetoothProblem, BluetoothUnavailable, LocalProtocolError
 from hybrid.events import Proximity
@@ -31,6 +31,9 @@ MAX_DATA = 27
 MAX_DATA_WITH_UUID_LIST = 23
 
 RETRY_AFTER = 1.0
+# How long leaving waits for the answer to a registration that is under way: bluetoothd 5.66 can crash when the advert
+# is taken back before.
+SETTLE_TIMEOUT = 5.0
 
 _MANAGER = "org.bluez.LEAdvertisingManager1"
 _ADVERTISEMENT = "org.bluez.LEAdvertisement1"
@@ -128,6 +131,7 @@ class _Registration:
         self._connectable = connectable
         self._released = False
         self._outages_then = 0
+        self._registering: asyncio.Task[list[Any]] | None = None
 
     def answer(self, message: Message) -> Message | None:
         """Answer what BlueZ asks the advertisement object."""
@@ -160,12 +164,36 @@ class _Registration:
 
         self._released = False
         self._outages_then = self._adapter.outages
-        await bluez_bus.call(self._bus, self._adapter.path, _MANAGER, "RegisterAdvertisement", "oa{sv}", _PATH, {})
+        self._registering = asyncio.create_task(
+            bluez_bus.call(self._bus, self._adapter.path, _MANAGER, "RegisterAdvertisement", "oa{sv}", _PATH, {})
+        )
+        # Cancelled, we leave the call to `_answered`.
+        await asyncio.shield(self._registering)
+
+    async def _answered(self) -> bool:
+        """Wait for BlueZ's answer to the last registration, but not for ever; give whether it came."""
+        from dbus_fast import DBusError
+
+        if self._registering is None:
+            return False
+        try:
+            await asyncio.wait({self._registering}, timeout=SETTLE_TIMEOUT)
+        finally:
+            self._registering.cancel()
+        if not self._registering.done() or self._registering.cancelled():
+            return False
+        failure = self._registering.exception()
+        return failure is None or isinstance(failure, DBusError)
 
     async def unregister(self) -> None:
-        """Take it off the air, and do not mind if it is not there."""
+        """Take it off the air, and do not mind if it is not there.
+
+        A registration without an answer is left alone: leaving the bus ends it.
+        """
         from hybrid.adapters import bluez_bus
 
+        if not await self._answered():
+            return
         with contextlib.suppress(*bluez_bus.FAILURES):
             async with asyncio.timeout(bluez_bus.GOODBYE_TIMEOUT):
                 await bluez_bus.call(self._bus, self._adapter.path, _MANAGER, "UnregisterAdvertisement", "o", _PATH)

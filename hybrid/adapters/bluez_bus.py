@@ -126,6 +126,9 @@ async def system_bus() -> AsyncIterator[SystemBus]:
 
 async def request(connection: SystemBus, message: Message) -> Message:
     """Send a method call and give the answer. Raises `DBusError`, `TimeoutError`, `OSError` or `EOFError`."""
+    if not connection.bus.connected:
+        # dbus-fast would write to the closed socket, and leave the failure in a future that nobody can reach
+        raise ConnectionResetError("the connection to the system bus is closed")
     async with asyncio.timeout(ANSWER_TIMEOUT):
         reply: Message | None = await connection.bus.call(message)
     if reply is None:  # the connection was closed under the call

@@ -38,6 +38,7 @@ async def radio(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", virtual.address)
         async with system_bus() as bus:
             yield Radio(bus, "hci0", "hci1", bluez, controller, silence=0.15)
+        assert not virtual.violations
 
 
 @pytest.fixture

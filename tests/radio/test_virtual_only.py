@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -53,6 +54,14 @@ async def wait_until_on_air(virtual: VirtualBluez, adapter: str) -> None:
             await asyncio.sleep(0.01)
 
 
+async def wait_until_registering(virtual: VirtualBluez) -> None:
+    async with asyncio.timeout(WITHIN):
+        while True:
+            if any(call.endswith(".RegisterAdvertisement") for call in virtual.calls):
+                return
+            await asyncio.sleep(0)  # the very next turn: the registration must still be under way
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time-outs short enough for a test that lets them pass."""
@@ -60,6 +69,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bluez_bus, "GOODBYE_TIMEOUT", 0.1)
     monkeypatch.setattr(bleak_scanner, "START_TIMEOUT", 0.1)
     monkeypatch.setattr(bleak_scanner, "STOP_TIMEOUT", 0.1)
+    monkeypatch.setattr(bleak_scanner, "SETTLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(bluez_advertiser, "SETTLE_TIMEOUT", 0.1)
     monkeypatch.setattr(bluez_advertiser, "RETRY_AFTER", 0.01)
 
 
@@ -75,6 +86,38 @@ async def test_an_advert_that_is_not_answered_gives_up(virtual: VirtualBluez, im
     await virtual.fail_next(member, HANG)
     assert await reason_not_to_advertise() is BluetoothProblem.UNKNOWN
     assert virtual.registered("hci1") == 0
+
+
+async def test_cancelled_in_mid_registration_it_waits_for_the_answer(virtual: VirtualBluez) -> None:
+    async def advertise() -> None:
+        async with BluezAdvertiser("hci1").advertise(bytes(20)):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(advertise())
+    await wait_until_registering(virtual)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert virtual.calls[-1].endswith("UnregisterAdvertisement")
+    assert virtual.registered("hci1") == 0
+    assert not virtual.violations
+
+
+async def test_cancelled_in_a_registration_without_an_answer_it_just_leaves(
+    virtual: VirtualBluez, impatient: None
+) -> None:
+    await virtual.fail_next("RegisterAdvertisement", HANG)
+
+    async def advertise() -> None:
+        async with BluezAdvertiser("hci1").advertise(bytes(20)):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(advertise())
+    await wait_until_registering(virtual)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert virtual.calls[-1].endswith(".RegisterAdvertisement")
 
 
 async def test_leaving_is_quiet_though_nobody_answers(virtual: VirtualBluez, impatient: None) -> None:
@@ -169,12 +212,16 @@ async def test_service_gone_in_mid_scan(virtual: VirtualBluez) -> None:
 
 
 async def test_bus_gone_in_mid_scan_and_mid_advert(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     running = virtual_bluez()
     bluez = await running.__aenter__()
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bluez.address)
     async with BluetoothScanner("hci0").scan() as adverts, BluezAdvertiser("hci1").advertise(bytes(20)):
         await running.__aexit__(None, None, None)
         assert await reason_scan_ended(adverts) is BluetoothProblem.NO_SERVICE
+    gc.collect()  # "Future exception was never retrieved" comes with it
+    assert complaints == []
 
 
 async def test_unplugged_and_plugged_in_again_in_mid_advert(virtual: VirtualBluez, impatient: None) -> None:

@@ -53,6 +53,8 @@ class Advertising:
         self._behaviour = behaviour
         self._signals = signals
         self._registered: dict[Key, Registered] = {}
+        self._registering: set[Key] = set()
+        self.violations: list[str] = []
 
     def on_air(self) -> Iterator[tuple[str, Registered, OnAir]]:
         """Path of the adapter, registration and content of everything that its adapter sends while it is on."""
@@ -87,11 +89,14 @@ class Advertising:
         if not adapter.powered:
             raise bluez_error("Failed", "Failed to register advertisement")
         registered = self._registered[key] = Registered()
+        self._registering.add(key)
         try:
             await self._read(adapter, key, registered)
         except RefusedAdvert as error:
             self._registered.pop(key, None)
             raise bluez_error("Failed", str(error)) from error
+        finally:
+            self._registering.discard(key)
         if key not in self._registered:
             raise bluez_error("Failed", "Failed to register advertisement")
         self._announce(adapter.path)
@@ -131,6 +136,8 @@ class Advertising:
 
     def unregister(self, adapter: Adapter, client: str, path: str) -> None:
         """UnregisterAdvertisement."""
+        if (adapter.path, client, path) in self._registering:
+            self.violations.append(f"{path} is unregistered while it is being registered")
         if self._registered.pop((adapter.path, client, path), None) is None:
             raise bluez_error("DoesNotExist", "Does Not Exist")
         self._announce(adapter.path)
@@ -139,6 +146,8 @@ class Advertising:
         """A client left the bus: its advertisements are gone."""
         gone = [key for key in self._registered if key[1] == client]
         for key in gone:
+            if key in self._registering:
+                self.violations.append(f"the owner of {key[2]} leaves while it is being registered")
             del self._registered[key]
         for adapter in {key[0] for key in gone}:
             self._announce(adapter)

@@ -48,6 +48,11 @@ class VirtualBluez:
         """The last 1,000 method calls, e.g. "/org/bluez/hci0 org.bluez.Adapter1.StartDiscovery"."""
         return list(self._service.calls)
 
+    @property
+    def violations(self) -> list[str]:
+        """What clients did that can crash a real bluetoothd: 5.66 dies of an advert taken back in mid-registration."""
+        return list(self._service.advertising.violations)
+
     def discovering(self, adapter: str) -> bool:
         """Whether anybody scans on an adapter."""
         return self._service.adapter(adapter).discovering
