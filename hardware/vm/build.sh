@@ -84,13 +84,16 @@ key() {
 prepare_apt() {
   local debian security
   debian=${DEBIAN_URI:-$(repository_uri '/debian/$')}
-  security=${SECURITY_URI-$(repository_uri '/debian-security/$')}
+  security=${SECURITY_URI:-$(repository_uri '/debian-security/$')}
   [ -n "$debian" ] || fail "apt on this machine knows no Debian mirror" "apt-get update, or set DEBIAN_URI and SECURITY_URI"
+  # Not for security's sake: the kernel of bookworm's last point release (6.1.176) panics with le-only controllers, in
+  # hci_set_adv_data_sync; the security repository has a later one.
+  [ -n "$security" ] || fail "apt on this machine knows no Debian security mirror" "apt-get update, or set SECURITY_URI"
   mkdir -p "$work"/apt/lists/partial "$work"/apt/cache/archives/partial "$work"/kernel-deb
   : > "$work/apt/status"
   {
     echo "deb [signed-by=$keyring] $debian $SUITE main"
-    [ -z "$security" ] || echo "deb [signed-by=$keyring] $security $SUITE-security main"
+    echo "deb [signed-by=$keyring] $security $SUITE-security main"
   } > "$work/apt/sources.list"
   # this machine's own hooks are for its own packages
   printf '#clear %s;\n' APT::Update::Post-Invoke APT::Update::Post-Invoke-Success > "$work/apt/hooks.conf"
