@@ -90,7 +90,7 @@ _relay_options = _options(
     click.option("--relay-ca", type=_file, metavar="FILE", help="Trust this CA (PEM) besides the system's."),
 )
 _json_events = click.option("--json-events", is_flag=True, help="One JSON object a line on stderr, for programs.")
-_adapter = click.option("--adapter", metavar="NAME", help="Bluetooth adapter to use, e.g. hci0.")
+_adapter = click.option("--adapter", metavar="NAME", help="Bluetooth adapter, e.g. hci0 (laptop: first, phone: last).")
 
 _laptop_options = _options(
     click.option("--qr-file", type=_file, metavar="FILE", help="Write the code to FILE.png or FILE.svg as well."),
