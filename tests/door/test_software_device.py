@@ -156,26 +156,28 @@ def test_commands_that_are_not_cbor() -> None:
         device.call(CTAPHID.PING, b"hello")
 
 
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "software authenticator"]
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "software authenticator"}
 
 
 def test_closing_ends_its_thread_once_and_refuses_what_comes_later() -> None:
+    others = _threads()
     device = SoftwareCtapDevice()
-    assert _threads()
+    assert len(_threads() - others) == 1
     device.close()
     device.close()
-    assert not _threads()
+    assert not _threads() - others
     with pytest.raises(RuntimeError):
         device.call(CTAPHID.CBOR, b"\x0b")
 
 
 def test_a_forgotten_device_ends_its_thread() -> None:
+    others = _threads()
     device = SoftwareCtapDevice()
-    assert _threads()
+    assert len(_threads() - others) == 1
     del device
     gc.collect()
-    assert not _threads()
+    assert not _threads() - others
 
 
 def test_closing_ends_an_open_prompt() -> None:
