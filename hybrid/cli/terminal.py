@@ -12,6 +12,7 @@ Rules of this interface:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -248,7 +249,10 @@ class Screen:
             self._stream.write(text)
             self._stream.flush()
         except BrokenPipeError:
-            # Who took the code may close our stderr: the result on stdout is worth going on.
+            # Who took the code may close our stderr: the result on stdout is worth going on. What is still buffered
+            # must go somewhere, or Python ends with exit code 120 when it cannot flush it.
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
             self._stream = io.StringIO()
 
     def _show_status(self, sentence: str, left: str) -> None:
