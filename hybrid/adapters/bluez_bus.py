@@ -106,7 +106,7 @@ class SystemBus:
 
 async def _closed(bus: MessageBus) -> None:
     with contextlib.suppress(OSError, EOFError):
-        await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+        await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it so
 
 
 @contextlib.asynccontextmanager

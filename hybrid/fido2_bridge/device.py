@@ -35,7 +35,7 @@ class CtapSession(Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
 
-    async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 the session keeps it
         """Send command byte and CBOR, give status byte and CBOR. `timeout` in seconds, None for the session's."""
         ...
 

@@ -143,7 +143,7 @@ class _Session:
     def get_info(self) -> bytes:
         return self._authenticator.get_info
 
-    async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 as a session has it
         async with asyncio.timeout(timeout):
             return await self._authenticator.call(request, peer=LOCAL_PEER, channel=self)
 

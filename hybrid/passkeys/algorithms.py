@@ -27,7 +27,7 @@ from hybrid.errors import VaultError, VaultProblem
 try:
     from cryptography.hazmat.primitives.asymmetric import mldsa
 except ImportError:  # before cryptography 47
-    mldsa = None  # type: ignore[assignment]
+    mldsa = None  # type: ignore[assignment]  # an older cryptography has none
 
 Random = Callable[[int], bytes]
 

@@ -139,7 +139,7 @@ async def virtual_bluez(
             await asyncio.wait({living})
             await service.stop()
             with contextlib.suppress(OSError, EOFError):
-                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it so
             if not living.cancelled():
                 living.result()  # it never ends by itself: this raises why
 
