@@ -479,6 +479,13 @@ async def serve(
 ) -> AsyncIterator[Server]:
     """Run a relay on `host` and `port` (0: any free one) while the context is open.
 
+    To come, all with defaults: ``sockets: Sequence[socket.socket] = ()`` (bound and listening, in place of `host` and
+    `port`; a unix socket is trusted like a proxy), ``observer: tunnel_server.observing.Observer``, ``router:
+    tunnel_server.foreign.Router | None``, ``proxies: Collection[ip_network]`` whose ``X-Forwarded-For`` counts,
+    ``proxy_protocol: bool``. `Server.ssl_context` may be set at any time and counts for later connections;
+    `Server.start_drain()` is `Server.drain()` without the waiting; ``Server.listen(sock, secure=, trusted=)`` adds a
+    listening socket (``secure``: TLS if there is a context; ``trusted``: its clients may say for whom they speak).
+
     Without `ssl_context` it speaks plain HTTP. `origins`: if any, the only values of an ``Origin`` header that are
     welcome. `routing_id`: 3 bytes that name this instance, random by default.
 
