@@ -26,6 +26,7 @@ from hybrid.cli.messages import UsageProblem, explain_at_phone
 from hybrid.cli.running import run_politely
 from hybrid.cli.terminal import Screen
 from hybrid.cli.vault_keys import open_chosen_vault
+from hybrid.errors import VaultError
 from hybrid.passkeys.consent import (
     AlwaysApprove,
     Consent,
@@ -93,7 +94,7 @@ async def _serve(
         reset_window=options.reset_window,
         prompt_timeout=options.user_timeout or PROMPT_TIMEOUT,
     )
-    door = Door(_Served(authenticator, options.screen), presence)
+    door = Door(Served(authenticator, options.screen), presence)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     async with door.open(listener, control):
@@ -102,7 +103,7 @@ async def _serve(
     return 0
 
 
-class _Served:
+class Served:
     """The engine as `hybrid.testing.door.Authenticator`; tells whoever runs it when its store fails."""
 
     def __init__(self, authenticator: SoftwareAuthenticator, screen: Screen) -> None:
@@ -116,6 +117,12 @@ class _Served:
         if failure is not None:
             self._screen.fail(failure.identifier, explain_at_phone(failure))
         return answer
+
+    def undelivered(self) -> None:
+        try:
+            self._authenticator.undelivered()
+        except VaultError as failure:
+            self._screen.fail(failure.identifier, explain_at_phone(failure))
 
     def power_cycle(self) -> None:
         self._authenticator.power_cycle()

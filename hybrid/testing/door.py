@@ -3,8 +3,9 @@
 A message is a 4-byte big-endian length, then a command byte and CBOR; an answer is a length, then a status byte and
 CBOR. That is CTAP's own message (CTAP 2.3 §8, "Message Encoding") in a framing of ours, not CTAPHID: no channels to
 allocate, no keep-alives. Each connection is a channel of its own, requests of all of them are served one at a time, and
-what the authenticator knows outlives them. A client that leaves while its request waits has cancelled it; one that only
-ends its own sending, as pipes into a Unix socket do, still gets its answer.
+what the authenticator knows outlives them. A client that leaves while its request waits has cancelled it, and the
+authenticator is told of an answer that reached nobody; a client that only ends its own sending, as pipes into a Unix
+socket do, still gets its answer.
 
 A second socket controls the world around the authenticator, one JSON value a line, one JSON object back::
 
@@ -52,6 +53,10 @@ class Authenticator(Protocol):
 
     async def call(self, request: bytes, *, channel: object) -> bytes:
         """Answer one request. Cancelled when it no longer matters."""
+        ...
+
+    def undelivered(self) -> None:
+        """The answer to the last call did not reach its client."""
         ...
 
     def power_cycle(self) -> None:
@@ -112,14 +117,13 @@ class Door:
         request = await self._read(reader)
         while request is not None:
             # Reading on is how a client is noticed that leaves while a person is asked.
-            answering = asyncio.create_task(self._answer(request, channel))
+            answering = asyncio.create_task(self._answer(request, channel, reader, writer))
             reading = asyncio.create_task(self._read(reader))
             try:
                 await asyncio.wait((answering, reading), return_when=asyncio.FIRST_COMPLETED)
                 if not answering.done() and reading.result() is None and _has_left(writer):
                     return
-                answer = await answering
-                writer.write(len(answer).to_bytes(_LENGTH_SIZE, "big") + answer)
+                await answering
                 await writer.drain()
                 request = await reading
             finally:
@@ -139,20 +143,31 @@ class Door:
             return None
         return b""
 
-    async def _answer(self, request: bytes, channel: object) -> bytes:
+    async def _answer(
+        self, request: bytes, channel: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Call the authenticator and send its answer, all before another request has its turn."""
         if not request:
-            return bytes([Status.REQUEST_TOO_LARGE])
+            _send(writer, bytes([Status.REQUEST_TOO_LARGE]))
+            return
         async with self._turn:
-            self._under_way = asyncio.create_task(self._call(request, channel))
+            call = self._under_way = asyncio.create_task(self._call(request, channel))
             try:
-                return await self._under_way
+                answer = await call
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
+                    if call.done() and not call.cancelled():  # the client left in the moment of the answer
+                        self._authenticator.undelivered()
                     raise
-                return bytes([Status.KEEPALIVE_CANCEL])
+                answer = bytes([Status.KEEPALIVE_CANCEL])
             finally:
                 self._under_way = None
+            if not (reader.at_eof() and _has_left(writer)):
+                _send(writer, answer)
+                if not writer.is_closing():  # as it is at once if nobody can take it
+                    return
+            self._authenticator.undelivered()
 
     async def _call(self, request: bytes, channel: object) -> bytes:
         try:
@@ -190,6 +205,10 @@ class Door:
         if self._under_way is not None:
             self._under_way.cancel()
             await asyncio.wait((self._under_way,))
+
+
+def _send(writer: asyncio.StreamWriter, answer: bytes) -> None:
+    writer.write(len(answer).to_bytes(_LENGTH_SIZE, "big") + answer)
 
 
 def _has_left(writer: asyncio.StreamWriter) -> bool:

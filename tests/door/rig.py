@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ class Scripted:
         self.waiting = asyncio.Event()
         self.dismissed = asyncio.Event()
         self.power_cycles = 0
+        self.lost = 0
+        self.before_answer: Callable[[], object] = bool
         self.busy = False
 
     async def call(self, request: bytes, *, channel: object) -> bytes:
@@ -43,12 +45,17 @@ class Scripted:
             if request[0] == FAIL:
                 raise ZeroDivisionError
             await asyncio.sleep(0)
+            self.before_answer()
             return b"\x00" + request
         except asyncio.CancelledError:
             self.dismissed.set()
             raise
         finally:
             self.busy = False
+
+    def undelivered(self) -> None:
+        assert not self.busy
+        self.lost += 1
 
     def power_cycle(self) -> None:
         assert not self.busy

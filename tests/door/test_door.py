@@ -15,11 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid.cli.serve_authenticator import Served
+from hybrid.cli.terminal import Screen
 from hybrid.events import Proximity
-from hybrid.passkeys.consent import AlwaysApprove, Operation, Prompt
+from hybrid.passkeys.consent import AlwaysApprove, Decision, Operation, Prompt
+from hybrid.passkeys.engine import SoftwareAuthenticator
+from hybrid.passkeys.store import CredentialState, MemoryStore
 from hybrid.ports import Peer
-from hybrid.testing.door import ControlProblem, Presence, parse_control, private_socket
-from tests.door.rig import FAIL, MAX_SIZE, WAIT, OpenDoor, open_door, open_tcp_door
+from hybrid.testing.door import ControlProblem, Door, Presence, parse_control, private_socket
+from tests.door.rig import FAIL, MAX_SIZE, WAIT, Connection, OpenDoor, open_door, open_tcp_door
+from tests.passkeys.rig import create
 
 TOO_LARGE = b"\x39"
 CANCELLED = b"\x2d"
@@ -167,6 +172,66 @@ async def test_a_client_that_leaves_the_queue_is_never_served(door: OpenDoor) ->
     assert await one.receive() == CANCELLED
     assert await (await door.connect()).ask(b"\x04") == b"\x00\x04"
     assert door.authenticator.requests == [bytes([WAIT]), b"\x04"]
+
+
+async def test_an_answer_that_reached_nobody_is_told_of(door: OpenDoor) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(door.path))
+        client.sendall(b"\x00\x00\x00\x01\x04")
+        door.authenticator.before_answer = client.close
+        other = await door.connect()
+        assert await other.ask(b"\x05") == b"\x00\x05"
+    assert (door.authenticator.requests, door.authenticator.lost) == ([b"\x04", b"\x05"], 1)
+
+
+async def test_an_answer_is_told_of_whose_client_leaves_as_it_is_given(door: OpenDoor) -> None:
+    def leave() -> None:
+        (answering,) = [task for task in asyncio.all_tasks() if "Door._answer" in repr(task.get_coro())]
+        asyncio.get_running_loop().call_soon(answering.cancel)  # runs when the answer is there, and not yet sent
+
+    one = await door.connect()
+    door.authenticator.before_answer = leave
+    await one.send(b"\x04")
+    assert await one.reader.read() == b""
+    assert door.authenticator.lost == 1
+
+
+async def test_answers_that_arrive_and_requests_that_are_cancelled_are_no_loss(door: OpenDoor) -> None:
+    one, control = await door.connect(), await door.control()
+    await one.ask(b"\x04")
+    await one.send(bytes([WAIT]))
+    await door.authenticator.waiting.wait()
+    await control.command("cancel")
+    await one.receive()
+    await one.send(bytes([WAIT]))
+    await one.close()
+    await door.until_connections(1)
+    assert door.authenticator.lost == 0
+
+
+class Leaving:
+    """Approves, with a client that is gone by then."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+
+    async def ask(self, prompt: Prompt) -> Decision:
+        self._client.close()
+        return Decision(True, verified=True)
+
+
+async def test_a_passkey_whose_client_left_is_unconfirmed(tmp_path: Path) -> None:
+    store, request = MemoryStore(), create()
+    with private_socket(tmp_path / "door") as listener, socket.socket(socket.AF_UNIX) as client:
+        presence = Presence(Leaving(client))
+        served = Served(SoftwareAuthenticator(store, presence), Screen())
+        async with Door(served, presence).open(listener):
+            client.connect(str(tmp_path / "door"))
+            client.sendall(len(request).to_bytes(4, "big") + request)
+            other = Connection(*await asyncio.open_unix_connection(tmp_path / "door"))
+            await other.ask(b"\x04")  # has its turn afterwards
+            await other.close()
+    assert [credential.state for credential in store.credentials()] == [CredentialState.UNCONFIRMED]
 
 
 async def test_over_tcp_as_well() -> None:
