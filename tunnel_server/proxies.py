@@ -1,8 +1,8 @@
 """Configurations of balancers in front of several nodes, made from the list of nodes. Pure: text in, text out.
 
-The rule is the same in each language: who creates a tunnel goes to any node that is ready; who joins one goes to the node
-that the first byte of the routing id names, ready or not, because a node that drains still has tunnels; everything else
-goes to any node, which then answers as a relay does.
+The rule is the same in each language: who creates a tunnel goes to any node that is ready; who joins one goes to the
+node that the first byte of the routing id names, ready or not, because a node that drains still has tunnels; everything
+else goes to any node, which then answers as a relay does.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def check_nodes(nodes: Sequence[Node]) -> None:
     if not nodes:
         raise ValueError("there is no node")
     for what, values in (
-        ("the name", [node.name for node in nodes]),
-        ("the id", [node.number for node in nodes]),
-        ("the address", [f"{node.host}:{node.port}" for node in nodes]),
+        ("name", [node.name for node in nodes]),
+        ("id", [str(node.number) for node in nodes]),
+        ("address", [f"{node.host}:{node.port}" for node in nodes]),
     ):
         for value in values:
             if values.count(value) > 1:
-                raise ValueError(f"two nodes have {what} {value}")
+                raise ValueError(f"two nodes have the {what} {value}")
 
 
 def haproxy(nodes: Sequence[Node], front: Front) -> str:
@@ -172,7 +172,7 @@ def _nginx_host(front: Front) -> str:
 
 
 def envoy(nodes: Sequence[Node], front: Front) -> str:
-    """For Envoy 1.24 or newer, as JSON, which it reads like YAML. Tells the relay the client's address with PROXY v2."""
+    """For Envoy 1.24 or newer, as JSON, which it reads as well as YAML. Tells the client's address with PROXY v2."""
     routes: list[dict[str, Any]] = [
         {
             "match": {"safe_regex": {"regex": f"(?i){node.path_pattern[1:]}.*"}},
