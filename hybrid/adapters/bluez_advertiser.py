@@ -44,16 +44,20 @@ class BluezAdvertiser:
     """Advertises through a Bluetooth adapter of this machine.
 
     `adapter`: its name, e.g. "hci0"; by default the last that is switched on and can advertise. Scanners take the first
-    one, and no adapter hears itself: on a machine with two, laptop and phone find each other.
+    one, and no adapter hears itself: on a machine with two, laptop and phone find each other. `bus_address`: of a D-Bus
+    bus that has a BlueZ, instead of the system's.
     """
 
     proximity = Proximity.BLUETOOTH
 
-    def __init__(self, adapter: str | None = None) -> None:
+    def __init__(self, adapter: str | None = None, *, bus_address: str | None = None) -> None:
         self._adapter = adapter
+        self._bus_address = bus_address
 
     @contextlib.asynccontextmanager
-    async def advertise(self, service_data: bytes, *, connectable: bool = False) -> AsyncIterator[None]:
+    async def advertise(
+        self, service_data: bytes, *, connectable: bool = False, service_uuid: str = FIDO_UUID
+    ) -> AsyncIterator[None]:
         """Broadcast while the context is open, as `hybrid.ports.Advertiser.advertise` says.
 
         An adapter that is switched off meanwhile is waited for, and the advert goes on the air again with it.
@@ -69,12 +73,12 @@ class BluezAdvertiser:
 
         changed = asyncio.Event()
         async with (
-            bluez_bus.system_bus() as bus,
+            bluez_bus.system_bus(self._bus_address) as bus,
             bluez_bus.watched_adapter(
                 bus, self._adapter, objection=_objection, on_change=lambda _: changed.set(), from_last=True
             ) as adapter,
         ):
-            registration = _Registration(bus, adapter, changed, service_data, connectable)
+            registration = _Registration(bus, adapter, changed, service_data, connectable, service_uuid)
             bus.bus.add_message_handler(registration.answer)
             keeper: asyncio.Task[None] | None = None
             try:
@@ -123,12 +127,14 @@ class _Registration:
         changed: asyncio.Event,
         service_data: bytes,
         connectable: bool,
+        service_uuid: str,
     ) -> None:
         self._bus = bus
         self._adapter = adapter
         self._changed = changed
         self._service_data = service_data
         self._connectable = connectable
+        self._service_uuid = service_uuid
         self._released = False
         self._outages_then = 0
         self._registering: asyncio.Task[list[Any]] | None = None
@@ -139,11 +145,11 @@ class _Registration:
 
         if message.message_type is not MessageType.METHOD_CALL or message.path != _PATH:
             return None
-        uuids = [FIDO_UUID] if len(self._service_data) <= MAX_DATA_WITH_UUID_LIST else []
+        uuids = [self._service_uuid] if len(self._service_data) <= MAX_DATA_WITH_UUID_LIST else []
         properties = {
             "Type": Variant("s", "peripheral" if self._connectable else "broadcast"),
             "ServiceUUIDs": Variant("as", uuids),
-            "ServiceData": Variant("a{sv}", {FIDO_UUID: Variant("ay", self._service_data)}),
+            "ServiceData": Variant("a{sv}", {self._service_uuid: Variant("ay", self._service_data)}),
         }
         match message.interface, message.member, message.body:
             case "org.freedesktop.DBus.Properties", "GetAll", [interface] if interface == _ADVERTISEMENT:

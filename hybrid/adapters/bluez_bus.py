@@ -110,10 +110,13 @@ async def _closed(bus: MessageBus) -> None:
 
 
 @contextlib.asynccontextmanager
-async def system_bus() -> AsyncIterator[SystemBus]:
-    """A connection of our own to the system bus. Leaving closes it, and so all that BlueZ does for it."""
+async def system_bus(address: str | None = None) -> AsyncIterator[SystemBus]:
+    """A connection of our own to the system bus, or to the bus at `address`.
+
+    Leaving closes it, and so all that BlueZ does for it.
+    """
     with failures_as_unavailable():
-        bus = MessageBus(bus_type=BusType.SYSTEM)
+        bus = MessageBus(bus_address=address, bus_type=BusType.SYSTEM)
         async with asyncio.timeout(ANSWER_TIMEOUT):
             await bus.connect()
     connection = SystemBus(bus, asyncio.create_task(_closed(bus)))

@@ -50,9 +50,14 @@ def read_code(path: Path) -> str:
             grey = image.convert("L")
     except _NOT_A_PICTURE:
         raise InvalidQR("the file is not a picture that can be read", QRProblem.NOT_A_PICTURE) from None
+    return find_code(grey)
+
+
+def find_code(image: Image.Image) -> str:
+    """The same for a picture in memory. Raises `InvalidQR`."""
     texts = {
         found.text
-        for found in zxingcpp.read_barcodes(grey, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))
+        for found in zxingcpp.read_barcodes(image, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))
     }
     if not texts:
         raise InvalidQR("there is no QR code in the picture", QRProblem.NOT_FOUND)
