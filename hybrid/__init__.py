@@ -38,12 +38,14 @@ from hybrid.events import (
     Event,
     HandshakeDone,
     HintViolated,
+    LeftUnanswered,
     LinkDropped,
     LinkForgotten,
     LinkReceived,
     PhoneConnected,
     Proximity,
     Ready,
+    RequestIgnored,
     RequestReceived,
     RequestSent,
     ResponseReceived,
@@ -52,6 +54,7 @@ from hybrid.events import (
     TunnelOpened,
 )
 from hybrid.invitation import Invitation, invite
+from hybrid.protocol.habits import Habits
 from hybrid.protocol.linking import Link
 from hybrid.protocol.qr import Hint, QrInvitation
 
@@ -102,6 +105,7 @@ __all__ = [
     "CodeIsOld",
     "Event",
     "EventStream",
+    "Habits",
     "HandshakeDone",
     "HandshakeFailed",
     "Hint",
@@ -112,6 +116,7 @@ __all__ = [
     "HybridWebAuthnClient",
     "InvalidQR",
     "Invitation",
+    "LeftUnanswered",
     "Link",
     "LinkDropped",
     "LinkForgotten",
@@ -128,6 +133,7 @@ __all__ = [
     "QrInvitation",
     "Ready",
     "RemoteProtocolError",
+    "RequestIgnored",
     "RequestReceived",
     "RequestRefused",
     "RequestSent",

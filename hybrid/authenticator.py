@@ -34,6 +34,7 @@ from hybrid.protocol.authenticator import (
 )
 from hybrid.protocol.eid import NONCE_SIZE
 from hybrid.protocol.frames import Opener
+from hybrid.protocol.habits import Habits
 from hybrid.protocol.qr import QrInvitation
 
 log = logging.getLogger(__name__)
@@ -72,15 +73,18 @@ async def answer(
     tunnels: TunnelService | None = None,
     on_event: OnEvent | None = None,
     timeouts: PhoneTimeouts | None = None,
-    service_id: int = 0,
+    service_id: int | None = None,
     many: bool = False,
+    habits: Habits | None = None,
 ) -> Served:
     """Be the phone for the client that shows `code`, until one command is answered (`many`: until it leaves).
 
     `code`: ``FIDO:/`` and digits; `backend`: answers CTAP requests; `advertiser`, `tunnels`: left out, they are this
-    machine's Bluetooth and the real relays; `service_id`: the tunnel service to meet at.
+    machine's Bluetooth and the real relays; `habits`: how this phone keeps a session, where phones differ;
+    `service_id`: the tunnel service to meet at in place of that of the habits.
 
-    A client that leaves without a request, or before its answer, is no error: the backend is cancelled then.
+    A client that leaves without a request, or before its answer, is no error: the backend is cancelled then. Nor is a
+    phone that leaves in place of an answer, because that is its habit: `Served` has no status then.
 
     Raises:
         InvalidQR: not a code, or one that cannot be served; nothing was sent.
@@ -88,15 +92,19 @@ async def answer(
         LocalProtocolError: a simulated air meets a relay of others.
     """
     qr = QrInvitation.parse(code)
+    habits = habits or Habits()
+    habits.check(qr)
+    service_id = habits.service_id if service_id is None else service_id
     introduction = QrIntroduction(qr, service_id, secrets.token_bytes(NONCE_SIZE))
     advertiser = advertiser if advertiser is not None else _default_advertiser()
     tunnels = tunnels if tunnels is not None else default_tunnels()
     check_simulation(advertiser.proximity, tunnels)
     _use(qr)
     machine = AuthenticatorMachine(
-        introduction, ephemeral=ec.generate_private_key(ec.SECP256R1()), get_info=backend.get_info
+        introduction, ephemeral=ec.generate_private_key(ec.SECP256R1()), get_info=backend.get_info, habits=habits
     )
     peer = Peer(channel="qr", hint=qr.stated_hint, linked_name=None, proximity=advertiser.proximity)
+    many = many and not habits.one_command
     run = _Run(machine, backend, peer, advertiser, tunnels, on_event, timeouts or PhoneTimeouts(), many)
     run.check_age(qr)
     try:
@@ -217,8 +225,9 @@ class _Run:
                     self._machine.tunnel_opened(channel.routing_id)
                     self._reader = self._progress.spawn(self._read, self._channel)
                     await self._act()
-                case Advertise(service_data):
-                    advert = self._air.enter_async_context(self._advertiser.advertise(service_data))
+                case Advertise(service_data, service_uuid):
+                    advertising = self._advertiser.advertise(service_data, service_uuid=service_uuid)
+                    advert = self._air.enter_async_context(advertising)
                     await in_time(advert, Stage.ADVERTISE, self._timeouts.advertise)
                     self._emit(Advertising(self._timeouts.advertise))
                 case StopAdvertising():

@@ -46,6 +46,7 @@ class QRProblem(StrEnum):
     FIELD = "field"
     KEY = "key"
     NO_CHANNEL = "no-channel"
+    CHANNEL_LIST = "channel-list"
     UNKNOWN_RELAY = "unknown-relay"
     USED = "used"
     NOT_FOUND = "not-found"

@@ -132,6 +132,21 @@ class ResponseSent:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestIgnored:
+    """The client sent this command, and gets no answer: the phone that we are says nothing to it."""
+
+    command: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftUnanswered:
+    """We ended the session in place of answering this command with this status, as the phone that we are does."""
+
+    command: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The session is over and the channel closed."""
 
@@ -171,6 +186,8 @@ Event = (
     | RequestReceived
     | HintViolated
     | ResponseSent
+    | RequestIgnored
+    | LeftUnanswered
     | Closed
     | PasskeysExported
     | PasskeysImported

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hybrid.events import Proximity
+from hybrid.protocol.eid import FIDO_UUID
 from hybrid.protocol.qr import Hint
 from hybrid.protocol.tunnel import TunnelRequest
 
@@ -56,8 +57,10 @@ class Advertiser(Protocol):
         """Who vouches for nearness when an advert is sent from here."""
         ...
 
-    def advertise(self, service_data: bytes, *, connectable: bool = False) -> AbstractAsyncContextManager[None]:
-        """Broadcast `service_data` under UUID FFF9 while the context is open. Raises `BluetoothUnavailable`."""
+    def advertise(
+        self, service_data: bytes, *, connectable: bool = False, service_uuid: str = FIDO_UUID
+    ) -> AbstractAsyncContextManager[None]:
+        """Broadcast `service_data` under `service_uuid` while the context is open. Raises `BluetoothUnavailable`."""
         ...
 
 

@@ -41,7 +41,7 @@ PLANTS = [
     ("hybrid/protocol/linking.py", "import hybrid.protocol.qr", {CORE}),
     ("hybrid/protocol/newcomer.py", "", {CORE}),
     ("hybrid/newcomer.py", "", {FLOORS}),
-    ("hybrid/protocol/qr.py", "import hybrid.ports", {FLOORS}),
+    ("hybrid/protocol/client.py", "import hybrid.ports", {FLOORS}),
     ("hybrid/passkeys/engine.py", "import hybrid.client", {FLOORS}),
     ("hybrid/client.py", "import bleak", {THIRD_PARTY}),
     ("hybrid/driving.py", "import websockets", {THIRD_PARTY}),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hybrid.errors import LinkGone, TunnelError, TunnelProblem
 from hybrid.events import Proximity
 from hybrid.ports import Advert
+from hybrid.protocol.eid import FIDO_UUID
 from hybrid.protocol.frames import STREAM_END
 from hybrid.protocol.tunnel import SIGNAL_MESSAGE, Connect, Contact, New, TunnelRequest
 
@@ -58,7 +59,9 @@ class MemoryAir:
             self._listeners.remove(queue)
 
     @asynccontextmanager
-    async def advertise(self, service_data: bytes, *, connectable: bool = False) -> AsyncIterator[None]:
+    async def advertise(
+        self, service_data: bytes, *, connectable: bool = False, service_uuid: str = FIDO_UUID
+    ) -> AsyncIterator[None]:
         self._on_air.append(service_data)
         self.broadcast(service_data)
         try:

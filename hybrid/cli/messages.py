@@ -39,6 +39,7 @@ from hybrid.events import (
     Event,
     HandshakeDone,
     HintViolated,
+    LeftUnanswered,
     LinkDropped,
     LinkForgotten,
     LinkReceived,
@@ -47,6 +48,7 @@ from hybrid.events import (
     PhoneConnected,
     Proximity,
     Ready,
+    RequestIgnored,
     RequestReceived,
     RequestSent,
     ResponseReceived,
@@ -166,6 +168,10 @@ def sentence_of(event: Event) -> str | None:
             return "that is not what its code announced; it is refused"
         case ResponseSent(status):
             return "the answer is sent" if status == Status.OK else "the refusal is sent"
+        case RequestIgnored(command):
+            return f"the computer asks {_wish(command)}, and gets no answer from such a phone"
+        case LeftUnanswered(status=status):
+            return f"such a phone leaves, in place of an answer with status 0x{status:02x}"
         case Closed():
             return None
         case PasskeysExported(count, name, encrypted):
@@ -186,6 +192,8 @@ def _wish(command: int) -> str:
             return "to sign in"
         case Command.MAKE_CREDENTIAL:
             return "for a new passkey"
+        case Command.GET_INFO:
+            return "what this phone can do"
         case _:
             return f"for command 0x{command:02x}"
 
@@ -446,6 +454,7 @@ _QR_HINTS = {
     QRProblem.FIELD: "the program that shows this code makes it wrongly; update it",
     QRProblem.KEY: "the program that shows this code makes its key wrongly; update it",
     QRProblem.NO_CHANNEL: "the computer asks for a channel that this phone does not have; use another phone",
+    QRProblem.CHANNEL_LIST: "leave --preset out, or let the computer leave key 6 out of its codes",
     QRProblem.UNKNOWN_RELAY: "use --service-id with a relay that the computer knows, 0 or 1",
     QRProblem.USED: "codes are good for one try; let the computer show a new one",
     QRProblem.NOT_A_PICTURE: "give a whole PNG or JPEG file with --qr-image",

@@ -30,6 +30,8 @@ from hybrid.events import (
     Closed,
     Event,
     HintViolated,
+    LeftUnanswered,
+    RequestIgnored,
     RequestReceived,
     ResponseSent,
     TunnelOpened,
@@ -40,6 +42,7 @@ from hybrid.protocol.contact import ClientPayload
 from hybrid.protocol.ctap import FEATURE_CTAP, Command, PostHandshake, Status
 from hybrid.protocol.eid import Eid
 from hybrid.protocol.frames import Frame, MessageType, Opener, Sealer
+from hybrid.protocol.habits import Habits
 from hybrid.protocol.keys import PrivateKey
 from hybrid.protocol.linking import Link
 from hybrid.protocol.noise import Responder, TrafficKeys
@@ -58,9 +61,10 @@ class OpenTunnel:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Advertise:
-    """Put this service data on the air until `StopAdvertising`."""
+    """Put this service data on the air under this UUID until `StopAdvertising`."""
 
     service_data: bytes
+    service_uuid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,14 +263,22 @@ class LinkIntroduction:
 
 
 class AuthenticatorMachine:
-    """Runs one session. `ephemeral`: a fresh P-256 key; `get_info`: CBOR of the getInfo response map."""
+    """Runs one session.
 
-    def __init__(self, introduction: Introduction, *, ephemeral: PrivateKey, get_info: bytes) -> None:
+    `ephemeral`: a fresh P-256 key; `get_info`: CBOR of the getInfo response map; `habits`: those of the phone that it
+    is, ours if left out.
+    """
+
+    def __init__(
+        self, introduction: Introduction, *, ephemeral: PrivateKey, get_info: bytes, habits: Habits | None = None
+    ) -> None:
         self.state = State.NEW
         self.transport: Transport | None = None
         self._introduction = introduction
         self._ephemeral = ephemeral
         self._get_info = get_info
+        self._habits = habits or Habits()
+        self._request = b""
         self._actions: list[Action] = []
         self._events: list[Event] = []
         self._candidates = {Transport.WEBSOCKET}
@@ -310,7 +322,7 @@ class AuthenticatorMachine:
         self._eid, service_data = self._introduction.advert(routing_id)
         self._go(Input.TUNNEL_OPEN)
         self._events.append(TunnelOpened(self._introduction.request().domain))
-        self._actions.append(Advertise(service_data))
+        self._actions.append(Advertise(service_data, self._habits.service_uuid))
 
     def channel_offered(self, transport: Transport) -> None:
         """A client may come through this channel as well. Legal until one has come."""
@@ -357,6 +369,8 @@ class AuthenticatorMachine:
     def response(self, data: bytes) -> None:
         """Take the backend's answer: status byte and CBOR. Dropped if the client has said that it is done.
 
+        A phone whose habit that is leaves in place of sending it.
+
         Raises:
             LocalProtocolError: no request is open, or the answer is empty or too large.
         """
@@ -364,6 +378,9 @@ class AuthenticatorMachine:
             raise LocalProtocolError("an answer has at least a status byte")
         self._after(Input.RESPONSE)
         if self.state is State.BUSY:
+            if self._habits.leaves(self._request, data[0]):
+                self._leave(self._request[0], data[0])
+                return
             self._send(Frame(MessageType.CTAP, data))
             self._events.append(ResponseSent(data[0]))
         self._go(Input.RESPONSE)
@@ -405,6 +422,10 @@ class AuthenticatorMachine:
         self._actions.extend(CloseChannel(transport) for transport in sorted(self._candidates))
         self._events.append(Closed())
 
+    def _leave(self, command: int, status: int) -> None:
+        self._events.append(LeftUnanswered(command, status))
+        self._close(Input.FAILURE)
+
     def _drop_candidate(self, transport: Transport) -> None:
         self._candidates.discard(transport)
         self._actions.append(CloseChannel(transport))
@@ -419,8 +440,11 @@ class AuthenticatorMachine:
         self._keys = keys
         self._opener = Opener(keys.client_to_phone)
         self._sealer = Sealer(keys.phone_to_client)
-        greeting = PostHandshake(self._get_info, (FEATURE_CTAP,)).encode()
+        features = self._habits.features
+        greeting = PostHandshake(self._get_info, features or (FEATURE_CTAP,)).encode(list_features=features is not None)
         self._actions.extend((StopAdvertising(), Send(message_2), Send(self._sealer.seal(greeting))))
+        if self._habits.sends_update:
+            self.send_update(None)
         self._events.append(ClientArrived())
 
     def _take_frame(self, frame: Frame) -> None:
@@ -432,7 +456,7 @@ class AuthenticatorMachine:
                 cbor.decode(frame.payload)
                 self._go(Input.UPDATE)
             case MessageType.JSON:
-                raise RemoteProtocolError("the client sent a digital-credential request, which we did not announce")
+                raise RemoteProtocolError("the client sent a digital-credential request, which we do not serve")
             case MessageType.CTAP:
                 self._take_request(frame.payload)
 
@@ -447,6 +471,7 @@ class AuthenticatorMachine:
             self._answer_get_info(request)
             return
         self._go(Input.REQUEST)
+        self._request = request
         self._events.append(RequestReceived(request[0]))
         if self._violates_hint(request[0]):
             self._events.append(HintViolated(request[0]))
@@ -460,7 +485,13 @@ class AuthenticatorMachine:
 
     def _answer_get_info(self, request: bytes) -> None:
         # The client has it from the greeting; one that asks all the same gets the same bytes, not counted as a command.
+        if not self._habits.answers_get_info:
+            self._events.append(RequestIgnored(Command.GET_INFO))
+            return
         status = Status.OK if len(request) == 1 else Status.INVALID_LENGTH
+        if self._habits.leaves(request, status):
+            self._leave(Command.GET_INFO, status)
+            return
         body = self._get_info if status is Status.OK else b""
         self._send(Frame(MessageType.CTAP, bytes([status]) + body))
 

@@ -87,9 +87,9 @@ class PostHandshake:
     def __repr__(self) -> str:
         return f"<PostHandshake revision {self.revision} {' '.join(self.features)}>"
 
-    def encode(self) -> bytes:
-        """Canonical CBOR as a phone of revision 1 sends it."""
-        fields: dict[int, Any] = {3: list(self.features)}
+    def encode(self, *, list_features: bool = True) -> bytes:
+        """Canonical CBOR as a phone of revision 1 sends it. Without the list readers take CTAP alone for granted."""
+        fields: dict[int, Any] = {3: list(self.features)} if list_features else {}
         if self.get_info is not None:
             fields[1] = self.get_info
         return cbor.encode(fields)

@@ -14,6 +14,7 @@ from hybrid import cbor
 from hybrid.adapters.memory import MemoryAir, MemoryTunnels
 from hybrid.events import Event, Proximity
 from hybrid.ports import Advert, Channel, Peer, TunnelService
+from hybrid.protocol.eid import FIDO_UUID
 from hybrid.protocol.tunnel import TunnelRequest
 
 _T = TypeVar("_T")
@@ -147,9 +148,11 @@ class SlowAir:
                 await turns(2)
 
     @asynccontextmanager
-    async def advertise(self, service_data: bytes, *, connectable: bool = False) -> AsyncIterator[None]:
+    async def advertise(
+        self, service_data: bytes, *, connectable: bool = False, service_uuid: str = FIDO_UUID
+    ) -> AsyncIterator[None]:
         await turns(2)
-        async with self._air.advertise(service_data, connectable=connectable):
+        async with self._air.advertise(service_data, connectable=connectable, service_uuid=service_uuid):
             try:
                 await turns(2)
                 yield

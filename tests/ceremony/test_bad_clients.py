@@ -43,7 +43,7 @@ REFUSED = [
     Refused(clients.LeavesBeforeHandshake, hybrid.PeerClosed, stage=Stage.ADVERTISE),
     Refused(clients.SilentAfterGreeting, LATE, stage=Stage.REQUEST, timeouts=hybrid.PhoneTimeouts(request=TINY)),
     Refused(clients.TwoRequests, REMOTE, "second request"),
-    Refused(clients.JsonRequest, REMOTE, "did not announce"),
+    Refused(clients.JsonRequest, REMOTE, "do not serve"),
     Refused(clients.TypeNine, REMOTE, "unknown type 9"),
     Refused(clients.EmptyFrame, REMOTE, "is empty"),
     Refused(clients.EmptyRequest, REMOTE, "is empty"),

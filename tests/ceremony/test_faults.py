@@ -13,6 +13,7 @@ import hybrid
 from hybrid.errors import BluetoothProblem, BluetoothUnavailable, HybridError
 from hybrid.events import Event, Proximity
 from hybrid.ports import Advert
+from hybrid.protocol.eid import FIDO_UUID
 from hybrid.protocol.linking import Link
 from hybrid.testing.peers import phones
 from tests.ceremony.rig import RESPONSE, Backend, Place, SlowAir, SlowTunnels, ask, turns
@@ -80,7 +81,9 @@ class _FailingRadio:
         raise OFF
 
     @asynccontextmanager
-    async def advertise(self, service_data: bytes, *, connectable: bool = False) -> AsyncIterator[None]:
+    async def advertise(
+        self, service_data: bytes, *, connectable: bool = False, service_uuid: str = FIDO_UUID
+    ) -> AsyncIterator[None]:
         if not self._late:
             raise OFF
         yield

@@ -13,6 +13,7 @@ from hybrid.adapters.memory import MemoryAir
 from hybrid.errors import Stage
 from hybrid.events import Proximity
 from hybrid.ports import Advert
+from hybrid.protocol.eid import FIDO_UUID
 from hybrid.testing.peers import phones, relays
 from tests.ceremony.rig import REQUEST, RESPONSE, Backend, Place, ask, until
 
@@ -34,7 +35,9 @@ class _StuckRadio:
             yield adverts
 
     @asynccontextmanager
-    async def advertise(self, service_data: bytes, *, connectable: bool = False) -> AsyncIterator[None]:
+    async def advertise(
+        self, service_data: bytes, *, connectable: bool = False, service_uuid: str = FIDO_UUID
+    ) -> AsyncIterator[None]:
         await self._wait_for_ever()
         yield
 

@@ -117,6 +117,8 @@ EVENTS: list[events.Event] = [
     events.RequestReceived(2),
     events.HintViolated(1),
     events.ResponseSent(0),
+    events.RequestIgnored(4),
+    events.LeftUnanswered(2, 0x2E),
     events.Closed(),
     events.PasskeysExported(2, "cxf", False),
     events.PasskeysImported(1, "cxf"),

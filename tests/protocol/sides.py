@@ -179,7 +179,7 @@ class Pair:
         match wish:
             case phone_side.OpenTunnel():
                 self.created.append(wish)
-            case phone_side.Advertise(data):
+            case phone_side.Advertise(data, _):
                 self.advert, self.on_air = data, True
             case phone_side.StopAdvertising():
                 self.on_air = False

@@ -32,7 +32,7 @@ from hybrid.protocol.authenticator import (
 )
 from hybrid.protocol.contact import ClientPayload
 from hybrid.protocol.ctap import PostHandshake
-from hybrid.protocol.eid import Eid, trial_open
+from hybrid.protocol.eid import FIDO_UUID, Eid, trial_open
 from hybrid.protocol.frames import Frame, MessageType, Opener, Sealer
 from hybrid.protocol.qr import QrInvitation, Transport
 from hybrid.protocol.tunnel import Connect, New
@@ -489,7 +489,7 @@ def test_every_state_is_reachable_and_can_fail() -> None:
 def test_no_secret_shows() -> None:
     assert repr(qr_phone()) == "<AuthenticatorMachine NEW>"
     marker = secret("qr secret", 16)
-    for value in (Serve(marker), Send(marker), Advertise(marker), QrIntroduction(invitation(), 0, NONCE)):
+    for value in (Serve(marker), Send(marker), Advertise(marker, FIDO_UUID), QrIntroduction(invitation(), 0, NONCE)):
         assert repr(marker)[2:-1] not in repr(value)
 
 
