@@ -8,7 +8,7 @@ connections, and ends at the latest after the lifetime of a tunnel. No `Router`,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,13 +58,13 @@ class ForeignJoin:
     """A good request to join a tunnel of another relay.
 
     `head` holds the request as it came, from its first line to the empty one, at most 8 KiB; what the client sent
-    behind it comes through `Taker.data_received`. `headers` holds its fields in order, names in lower case.
+    behind it comes through `Taker.data_received`. `headers`: its fields, names in lower case, values in order.
     `client` is the address that limits apply to, None for a connection that is never limited.
     """
 
     connect: Connect
     head: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: Mapping[bytes, Sequence[bytes]]
     client: str | None
     stream: Stream
 
