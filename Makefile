@@ -34,7 +34,7 @@ soak:
 	@.venv/bin/python -m scripts.run_tests soak --seconds $(SECONDS_EACH)
 
 bench:
-	@scripts/setup dev
+	@scripts/setup bench
 	@.venv/bin/python -m benchmarks
 
 manual:

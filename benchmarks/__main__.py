@@ -1,15 +1,19 @@
-"""`python -m benchmarks [ROUNDS]`: every pair, with medians, least and greatest; then how a vault grows."""
+"""``python -m benchmarks [all|pairs|relay] [ROUNDS]``: medians, least and greatest of everything, or of one part.
+
+`pairs`: things of ours beside a yardstick, and how a vault grows. `relay`: the relay beside other ways to make one.
+"""
 
 from __future__ import annotations
 
+import argparse
 import platform
 import sys
 
 from benchmarks import loopback_get, start_to_qr, trial_open, vault_growth
+from benchmarks.relay import measure
 
 
-def main(rounds: int) -> None:
-    print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {rounds} rounds of pairs")
+def pairs(rounds: int) -> None:
     for module in (start_to_qr, loopback_get, trial_open):
         for pair in module.run(rounds):
             print(f"\n{pair.name}")
@@ -19,4 +23,16 @@ def main(rounds: int) -> None:
     vault_growth.show(vault_growth.run(rounds))
 
 
-main(int(sys.argv[1]) if len(sys.argv) > 1 else 9)
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("what", nargs="?", choices=("all", "pairs", "relay"), default="all")
+    parser.add_argument("rounds", nargs="?", type=int, help="default: 9 of pairs, 5 of the relay")
+    options = parser.parse_args()
+    print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}", flush=True)
+    if options.what in ("all", "pairs"):
+        pairs(options.rounds or 9)
+    return measure.run(options.rounds or 5) if options.what in ("all", "relay") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
