@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from hybrid.passkeys.aaguids import AAGUID
 from hybrid.passkeys.consent import AlwaysApprove, Consent, Decision, NeverApprove, Prompt
-from hybrid.passkeys.engine import AAGUID, SoftwareAuthenticator
+from hybrid.passkeys.engine import SoftwareAuthenticator
 from hybrid.passkeys.profiles import PHONE, ROAMING, Profile
 from hybrid.passkeys.store import Credential, CredentialStore, MemoryStore
 from hybrid.passkeys.vault import Vault, open_vault

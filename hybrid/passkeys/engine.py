@@ -38,7 +38,6 @@ from hybrid.passkeys.store import Credential, CredentialState, CredentialStore
 from hybrid.ports import Peer
 from hybrid.protocol.ctap import Command, Status
 
-AAGUID = UUID("e0292e03-97e0-421c-82f1-28e6935b08f4")  # of this project, drawn once, published in the README
 PROMPT_TIMEOUT = 60.0  # seconds; Chromium's phone gives a person the same
 
 _CREDENTIAL_ID_SIZE = 32
@@ -65,11 +64,11 @@ class _MoreAssertions:
 class SoftwareAuthenticator:
     """A `CtapBackend` that keeps passkeys in `store` and asks `consent` before every use.
 
-    `profile`: `PHONE` or `ROAMING`; `more_algorithms`: also those that few managers can import;
-    `attestation`: "none" or "packed" (self attestation) in place of the profile's; `reset_window`: seconds after
-    power-up in which a reset is allowed, None for always; `lenient`: take maps whose keys are not sorted. `clock`
-    gives seconds since 1970, `random` gives so many unpredictable bytes, `prompt_timeout` is the time a person has for
-    one answer.
+    `profile`: `PHONE`, `ROAMING` or a preset; `aaguid`: in place of the profile's; `more_algorithms`: also those that
+    few managers can import; `attestation`: "none" or "packed" (self attestation) in place of the profile's;
+    `reset_window`: seconds after power-up in which a reset is allowed, None for always; `lenient`: take maps whose keys
+    are not sorted. `clock` gives seconds since 1970, `random` gives so many unpredictable bytes, `prompt_timeout` is
+    the time a person has for one answer.
 
     Whatever bytes come in, `call` answers with a status; if the store fails, the client is told so in general words
     and `failure` holds the error for whoever runs the authenticator.
@@ -81,7 +80,7 @@ class SoftwareAuthenticator:
         consent: Consent,
         *,
         profile: Profile = PHONE,
-        aaguid: UUID = AAGUID,
+        aaguid: UUID | None = None,
         more_algorithms: bool = False,
         attestation: str | None = None,
         reset_window: float | None = None,
@@ -93,12 +92,12 @@ class SoftwareAuthenticator:
         self.failure: VaultError | None = None
         self.profile = profile
         self._store = store
-        self._aaguid = aaguid
+        self._aaguid = aaguid or profile.aaguid
         self._algorithms = cose.EVERY if more_algorithms else profile.algorithms
-        self._passkey_aaguid = profile.passkey_aaguid or aaguid
+        self._passkey_aaguid = profile.passkey_aaguid or self._aaguid
         self._attestation = attestation or profile.attestation
         self._reset_window = reset_window
-        self._lenient = lenient
+        self._lenient = lenient or profile.lenient
         self._clock = clock
         self._random = random
         self._asking = Asking(consent, store, timeout=prompt_timeout, verifies=not profile.roaming)
@@ -227,6 +226,8 @@ class SoftwareAuthenticator:
         verified = self._verified_create(request, discoverable=discoverable)
         usable = [credential for credential in self._store.credentials(request.rp_id) if credential.usable]
         excluded = any(c.credential_id in request.exclude and (verified or c.cred_protect < 3) for c in usable)
+        if not self.profile.prf_at_create:
+            inputs = replace(inputs, prf_salts=None)
         replaced = [c.credential_id for c in usable if discoverable and c.discoverable and c.user_id == request.user_id]
         replaced = [] if excluded else replaced
         await self._approve_create(request, peer, len(replaced))
@@ -304,7 +305,7 @@ class SoftwareAuthenticator:
     def _attestation_object(
         self, request: MakeCredentialRequest, credential: Credential, inputs: CreateInputs, *, verified: bool
     ) -> dict[int, Any]:
-        signed, unsigned = inputs.outputs(credential, self._state.now, verified=verified)
+        signed, unsigned = inputs.outputs(self._as_evaluated(credential), self._state.now, verified=verified)
         public_key = cbor.encode(cose.cose_key(credential.algorithm, credential.private_key))
         credential_id = credential.credential_id
         attested = self._passkey_aaguid.bytes + len(credential_id).to_bytes(2, "big") + credential_id + public_key
@@ -346,7 +347,7 @@ class SoftwareAuthenticator:
         more = _MoreAssertions(request.client_data_hash, inputs, [], verified, present, 0.0)
         body = self._assertion(credential, more)
         if not self.profile.roaming and request.allow is None:
-            body[4] = _user(credential, names=True)
+            body[4] = _user(credential if self.profile.tells_names else _nameless(credential), names=True)
             body[6] = True  # userSelected: the client need not ask again
         elif self.profile.roaming and credential.discoverable:
             body[4] = _user(credential, names=verified and several, empty=False)
@@ -380,7 +381,7 @@ class SoftwareAuthenticator:
         raise Rejected(Status.NO_CREDENTIALS if decision.approved else Status.OPERATION_DENIED)
 
     def _assertion(self, credential: Credential, asked: _MoreAssertions) -> dict[int, Any]:
-        signed, unsigned = asked.inputs.outputs(credential, verified=asked.verified)
+        signed, unsigned = asked.inputs.outputs(self._as_evaluated(credential), verified=asked.verified)
         credential = self._noted(credential, asked.inputs)
         auth_data = _auth_data(credential, signed, present=asked.present, verified=asked.verified)
         body: dict[int, Any] = {
@@ -395,12 +396,18 @@ class SoftwareAuthenticator:
         return body
 
     def _noted(self, credential: Credential, inputs: GetInputs) -> Credential:
+        if self.profile.assertion_transports:
+            body[1]["transports"] = list(self.profile.assertion_transports)
         """Keep what this use changes: a large blob and the counter, both before the answer leaves."""
         changed = credential
         if inputs.large_blob_write is not None and inputs.large_blob_write.fits:
             blob = inputs.large_blob_write
             changed = replace(changed, large_blob=(blob.data, blob.original_size), modified_at=self._now())
         if changed.sign_count is not None:
+    def _as_evaluated(self, credential: Credential) -> Credential:
+        """`credential` with the secret that prf is evaluated with: one that is not its own, if values are to differ."""
+        return replace(credential, secret_uv=credential.secret_no_uv) if self.profile.prf_differs else credential
+
             changed = replace(changed, sign_count=(changed.sign_count + 1) & 0xFFFFFFFF)
         if changed is not credential:
             self._store.update(changed)
@@ -481,6 +488,10 @@ def _user(credential: Credential, *, names: bool, empty: bool = True) -> dict[st
         if credential.user_icon:
             user["icon"] = credential.user_icon
     return user
+
+def _nameless(credential: Credential) -> Credential:
+    return replace(credential, user_name="", user_display_name="")
+
 
 
 def _auth_data(

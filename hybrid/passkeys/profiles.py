@@ -1,16 +1,18 @@
 """What an authenticator is, as data: the phone that hybrid peers expect, and a roaming one (CTAP 2.3 §6.4, getInfo).
 
-The same engine serves both. A preset of a real phone is a `dataclasses.replace` of `PHONE`. Nothing here answers.
+The same engine serves both. The phones of others are in `hybrid.passkeys.presets`. Nothing here answers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from uuid import UUID
 
+from hybrid.passkeys.aaguids import AAGUID
 from hybrid.passkeys.algorithms import STANDARD
 from hybrid.protocol.ctap import Command
+from hybrid.protocol.habits import Habits
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +24,13 @@ class Profile:
     announced, short names first, then bytewise. `options`: those that never change. `attestation`: format given
     unless a request asks for another.
 
-    For presets: `algorithms`: those on without a switch; `left_out`: members that getInfo does not have;
-    `required_names`: of "rp.name", "user.name" and "user.displayName", which must be there, if only empty;
-    `passkey_aaguid`: that of passkeys, None for that of getInfo; `synced`: whether passkeys are backed up, None for as
-    the store says.
+    The rest is where phones differ. `seen`: on what a preset rests; `aaguid`: that of getInfo; `passkey_aaguid`: that
+    of passkeys, None for the same; `algorithms`: those on without a switch; `left_out`: members that getInfo does not
+    have; `synced`: whether sites are told that new passkeys are backed up, None for as the store says;
+    `required_names`: of "rp.name", "user.name" and "user.displayName", which must be there, if only empty; `lenient`:
+    takes maps whose keys are not sorted; `tells_names`: those of the account that was chosen; `assertion_transports`:
+    those of the passkey, in an assertion; `prf_at_create`: evaluates prf for a new passkey too; `prf_differs`: gives
+    other values than it should; `habits`: how it keeps a session.
     """
 
     name: str
@@ -39,11 +44,19 @@ class Profile:
     transports: tuple[str, ...]
     attestation: str
     commands: frozenset[int]
+    seen: str = ""
+    aaguid: UUID = AAGUID
+    passkey_aaguid: UUID | None = None
     algorithms: tuple[int, ...] = STANDARD
     left_out: frozenset[int] = frozenset()
-    required_names: frozenset[str] = frozenset()
-    passkey_aaguid: UUID | None = None
     synced: bool | None = None
+    required_names: frozenset[str] = frozenset()
+    lenient: bool = False
+    tells_names: bool = True
+    assertion_transports: tuple[str, ...] = ()
+    prf_at_create: bool = True
+    prf_differs: bool = False
+    habits: Habits = field(default_factory=Habits)
 
 
 PHONE = Profile(

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from hybrid import cbor
 from hybrid.errors import VaultError, VaultProblem
+from hybrid.passkeys.aaguids import AAGUID
 from hybrid.passkeys.consent import AlwaysApprove, Decision, NeverApprove, Operation
-from hybrid.passkeys.engine import AAGUID, SoftwareAuthenticator
+from hybrid.passkeys.engine import SoftwareAuthenticator
 from hybrid.passkeys.profiles import PHONE
 from hybrid.passkeys.store import Credential, CredentialState, MemoryStore
 from tests.passkeys.rig import (

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid import cbor
+from hybrid.passkeys.aaguids import AAGUID
 from hybrid.passkeys.consent import Decision, NeverApprove, Operation
-from hybrid.passkeys.engine import AAGUID, SoftwareAuthenticator
+from hybrid.passkeys.engine import SoftwareAuthenticator
 from hybrid.passkeys.profiles import PHONE, PROFILES, ROAMING
 from hybrid.passkeys.store import CredentialState, MemoryStore
 from tests.passkeys.rig import (
@@ -263,8 +264,10 @@ async def test_m9_same_account_is_archived_only_by_a_discoverable_passkey() -> N
 
 def test_m7_probe_with_a_pin_set() -> None:
     key = Key()
-    assert asyncio.run(status(key.authenticator, create(m8=b""))) == 0x33
-    assert asyncio.run(status(key.authenticator, sign_in(m6=b""))) == 0x33
+    assert asyncio.run(status(key.authenticator, create(m8=b""))) == 0x31
+    assert asyncio.run(status(key.authenticator, sign_in(m6=b""))) == 0x31
+    assert asyncio.run(status(key.authenticator, create(m8=b"", m9=1))) == 0x33
+    assert asyncio.run(status(key.authenticator, sign_in(m6=b"", m7=1))) == 0x33
 
 
 async def test_m7_probe_needs_a_person() -> None:
@@ -354,6 +357,15 @@ def test_g5_one_passkey_is_answered_without_names() -> None:
     key = Key()
     asyncio.run(ok(key.authenticator, _create_verified(key, "ann")))
     assert asyncio.run(ok(key.authenticator, _sign_in_verified(key)))[4] == {"id": b"ann"}
+
+
+def test_g5_a_passkey_that_was_listed_is_answered_with_names_after_verification() -> None:
+    key = Key()
+    asyncio.run(ok(key.authenticator, _create_verified(key, "ann")))
+    listed = [descriptor(key.store.credentials()[0].credential_id)]
+    assert asyncio.run(ok(key.authenticator, sign_in(m3=listed)))[4] == {"id": b"ann"}
+    fields = asyncio.run(ok(key.authenticator, _sign_in_verified(key, m3=listed)))
+    assert fields[4] == {"id": b"ann", "name": "ann", "displayName": "Ann"}
 
 
 def test_a_sign_in_spends_its_token() -> None:
