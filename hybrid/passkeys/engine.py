@@ -128,6 +128,7 @@ class SoftwareAuthenticator:
         """
         try:
             if request[:1] == bytes([Command.GET_INFO]):
+                self._end_sequences(channel)
                 body = self._info(request)
             else:
                 async with self._busy:
@@ -179,9 +180,7 @@ class SoftwareAuthenticator:
         if not request:
             raise Rejected(Status.OTHER)
         command, payload = request[0], request[1:]
-        more = self._more.pop(channel, None)  # any other command ends it
-        if command != Command.CREDENTIAL_MANAGEMENT:
-            self._management.end_listing(channel)
+        more = self._end_sequences(channel, command)
         if command not in self.profile.commands:
             raise Rejected(Status.INVALID_COMMAND)
         if command == Command.GET_NEXT_ASSERTION:
@@ -198,6 +197,12 @@ class SoftwareAuthenticator:
                 await self._asking.presence(self._asking.prompt(Operation.SELECT, peer))
                 return b""
         return _map(self._managed(command, fields, channel))
+
+    def _end_sequences(self, channel: Hashable, command: int = Command.GET_INFO) -> _MoreAssertions | None:
+        """End what `command` does not go on with on its channel; give the assertions that are left."""
+        if command != Command.CREDENTIAL_MANAGEMENT:
+            self._management.end_listing(channel)
+        return self._more.pop(channel, None)
 
     def _managed(self, command: int, fields: Mapping[Any, Any], channel: Hashable) -> dict[int, Any]:
         match command:
@@ -221,13 +226,13 @@ class SoftwareAuthenticator:
             raise Rejected(Status.INVALID_OPTION)
         discoverable = request.options.get("rk", False) or not self.profile.roaming
         inputs = CreateInputs.parse(request.extensions, self.profile.extensions, self._pin.protocols)
+        if not self.profile.prf_at_create:
+            inputs = replace(inputs, prf_salts=None)
         if inputs.large_blob_key and not discoverable:
             raise Rejected(Status.INVALID_OPTION)
         verified = self._verified_create(request, discoverable=discoverable)
         usable = [credential for credential in self._store.credentials(request.rp_id) if credential.usable]
         excluded = any(c.credential_id in request.exclude and (verified or c.cred_protect < 3) for c in usable)
-        if not self.profile.prf_at_create:
-            inputs = replace(inputs, prf_salts=None)
         replaced = [c.credential_id for c in usable if discoverable and c.discoverable and c.user_id == request.user_id]
         replaced = [] if excluded else replaced
         await self._approve_create(request, peer, len(replaced))
@@ -350,7 +355,9 @@ class SoftwareAuthenticator:
             body[4] = _user(credential if self.profile.tells_names else _nameless(credential), names=True)
             body[6] = True  # userSelected: the client need not ask again
         elif self.profile.roaming and credential.discoverable:
-            body[4] = _user(credential, names=verified and several, empty=False)
+            # Alone and found without its id, it is told by its user id; a site that named it knows whose it is.
+            names = verified and (several or request.allow is not None)
+            body[4] = _user(credential, names=names, empty=False)
         if several:
             body[5] = len(found)
             more.left = [credential.credential_id for credential in found[1:]]
@@ -389,25 +396,25 @@ class SoftwareAuthenticator:
             2: auth_data,
             3: cose.sign(credential.algorithm, credential.private_key, auth_data + asked.client_data_hash),
         }
+        if self.profile.assertion_transports:
+            body[1]["transports"] = list(self.profile.assertion_transports)
         if asked.inputs.large_blob_key and credential.large_blob_key is not None:
             body[7] = credential.large_blob_key
         if unsigned:
             body[8] = unsigned
         return body
 
+    def _as_evaluated(self, credential: Credential) -> Credential:
+        """`credential` with the secret that prf is evaluated with: one that is not its own, if values are to differ."""
+        return replace(credential, secret_uv=credential.secret_no_uv) if self.profile.prf_differs else credential
+
     def _noted(self, credential: Credential, inputs: GetInputs) -> Credential:
-        if self.profile.assertion_transports:
-            body[1]["transports"] = list(self.profile.assertion_transports)
         """Keep what this use changes: a large blob and the counter, both before the answer leaves."""
         changed = credential
         if inputs.large_blob_write is not None and inputs.large_blob_write.fits:
             blob = inputs.large_blob_write
             changed = replace(changed, large_blob=(blob.data, blob.original_size), modified_at=self._now())
         if changed.sign_count is not None:
-    def _as_evaluated(self, credential: Credential) -> Credential:
-        """`credential` with the secret that prf is evaluated with: one that is not its own, if values are to differ."""
-        return replace(credential, secret_uv=credential.secret_no_uv) if self.profile.prf_differs else credential
-
             changed = replace(changed, sign_count=(changed.sign_count + 1) & 0xFFFFFFFF)
         if changed is not credential:
             self._store.update(changed)
@@ -454,8 +461,10 @@ class SoftwareAuthenticator:
         if auth.param:
             raise Rejected(Status.PIN_AUTH_INVALID)  # a phone has no PIN
         await self._asking.presence(self._asking.prompt(Operation.SELECT, peer, rp_id, rp_name))
-        is_set = self.profile.roaming and self._pin.is_set
-        raise Rejected(Status.PIN_AUTH_INVALID if is_set else Status.PIN_NOT_SET)
+        if not (self.profile.roaming and self._pin.is_set):
+            raise Rejected(Status.PIN_NOT_SET)
+        # The specification says PIN_INVALID. Clients of CTAP 2.0 that name a protocol take it for a signature.
+        raise Rejected(Status.PIN_INVALID if auth.protocol is None else Status.PIN_AUTH_INVALID)
 
     async def _reset(self, peer: Peer) -> bytes:
         if self._reset_window is not None and self._clock() - self._powered_at > self._reset_window:
@@ -480,6 +489,10 @@ def _map(body: Mapping[Any, Any]) -> bytes:
     return cbor.encode(body) if body else b""
 
 
+def _nameless(credential: Credential) -> Credential:
+    return replace(credential, user_name="", user_display_name="")
+
+
 def _user(credential: Credential, *, names: bool, empty: bool = True) -> dict[str, Any]:
     user: dict[str, Any] = {"id": credential.user_id}
     if names:
@@ -488,10 +501,6 @@ def _user(credential: Credential, *, names: bool, empty: bool = True) -> dict[st
         if credential.user_icon:
             user["icon"] = credential.user_icon
     return user
-
-def _nameless(credential: Credential) -> Credential:
-    return replace(credential, user_name="", user_display_name="")
-
 
 
 def _auth_data(
