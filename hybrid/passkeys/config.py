@@ -43,8 +43,10 @@ class AuthenticatorConfig:
             subcommand = Subcommand(number)
         except ValueError:
             raise Rejected(Status.INVALID_SUBCOMMAND) from None
-        # A fresh authenticator without a PIN may be configured by anybody, as it may be reset by anybody.
-        if self._pin.is_set:
+        # A fresh authenticator without a PIN may be configured by anybody, as it may be reset by anybody; only what asks
+        # for verification always has to be told so first.
+        always_uv = self._state.now.always_uv and subcommand is not Subcommand.TOGGLE_ALWAYS_UV
+        if self._pin.is_set or always_uv:
             if auth.param is None:
                 raise Rejected(Status.PUAT_REQUIRED)
             message = b"\xff" * 32 + bytes([Command.CONFIG, number]) + (b"" if params is None else cbor.encode(params))

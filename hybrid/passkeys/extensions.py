@@ -112,7 +112,7 @@ class CreateInputs:
             hmac_secret=hmac_secret,
             hmac_secret_mc=HmacSecret.parse(mc, protocols) if mc is not None and hmac_secret else None,
             large_blob_key=_only_true(known, "largeBlobKey"),
-            min_pin_length=optional(known, "minPinLength", bool) or False,
+            min_pin_length=_only_true(known, "minPinLength"),
             payments=optional(known, "thirdPartyPayment", bool) or False,
         )
 
@@ -238,7 +238,7 @@ def _level(level: int | None) -> int | None:
 
 def _only_true(known: Mapping[str, Any], name: str) -> bool:
     value = optional(known, name, bool)
-    if value is False:  # "largeBlobKey": false is not a way to leave it out
+    if value is False:  # "largeBlobKey", "minPinLength": false is not a way to leave it out
         raise Rejected(Status.INVALID_OPTION)
     return value is True
 

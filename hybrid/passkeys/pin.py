@@ -1,7 +1,7 @@
 """authenticatorClientPIN: the PIN, its retries and lock-out, and tokens with permissions (CTAP 2.3 §6.5).
 
 Holds what a power cycle ends: key agreement, the token in use, wrong PINs in a row. The durable rest is in
-`hybrid.passkeys.state`. No built-in user verification, so no subcommand for it.
+`hybrid.passkeys.state`. No built-in user verification, so no token by it and no retries of it.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Subcommand(IntEnum):
     SET_PIN = 0x03
     CHANGE_PIN = 0x04
     GET_PIN_TOKEN = 0x05
+    GET_TOKEN_USING_UV = 0x06
     GET_TOKEN_WITH_PERMISSIONS = 0x09
 
 
@@ -176,6 +177,8 @@ class ClientPin:
                 return self._set_pin(fields, auth, protocol)
             case Subcommand.CHANGE_PIN:
                 return self._change_pin(fields, auth, protocol)
+            case Subcommand.GET_TOKEN_USING_UV:
+                raise Rejected(Status.NOT_ALLOWED)  # there is no verification but by PIN
             case _:
                 return self._get_token(fields, protocol, with_permissions=subcommand is not Subcommand.GET_PIN_TOKEN)
 

@@ -48,6 +48,7 @@ def test_always_uv_without_a_pin() -> None:
     Config(key.ctap).toggle_always_uv()
     assert key.status(1, CREATE) == 0x36
     assert key.status(0x0C, {2: bytes(17), 3: 0, 4: 17}) == 0x36
+    assert key.status(0x0D, {1: 3, 2: {1: 6}}) == 0x36
     Config(key.ctap).toggle_always_uv()
     assert key.status(1, CREATE) == 0
 
@@ -114,6 +115,7 @@ def test_min_pin_length_extension_for_configured_sites_only() -> None:
     with pytest.raises(CtapError) as caught:
         config(key).set_min_pin_length(rp_ids=["x"] * 9)
     assert refused(caught) == 0x28
+    assert key.status(1, {**CREATE, 6: {"minPinLength": False}}) == 0x2C
 
 
 def test_other_permissions_are_not_enough() -> None:

@@ -390,7 +390,7 @@ async def test_g8_one_channel_does_not_go_on_with_anothers() -> None:
     assert (await ok(authenticator, b"\x08", "second"))[4] == {"id": b"bob"}
 
 
-@pytest.mark.parametrize("between", [b"\x0b", b"\x99", sign_in(m1="example.org"), b"\x08\x00"])
+@pytest.mark.parametrize("between", [b"\x04", b"\x0b", b"\x99", sign_in(m1="example.org"), b"\x08\x00"])
 async def test_g8_any_other_command_ends_it(between: bytes) -> None:
     authenticator = roaming()
     await _several(authenticator)
