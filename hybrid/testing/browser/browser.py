@@ -1,0 +1,131 @@
+"""The rig as people use it: a browser on a screen of its own, its page, and phones near it."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hybrid.passkeys.store import CredentialStore
+from hybrid.testing.browser.background import Background
+from hybrid.testing.browser.fido_log import FidoLog, LogReport
+from hybrid.testing.browser.options import BrowserOptions
+from hybrid.testing.browser.page import Ceremony, Page, attach
+from hybrid.testing.browser.phone import Phone
+from hybrid.testing.browser.place import LAPTOP_ADAPTER, PHONE_ADAPTER, Place, open_place, png
+
+_DIALOG_TIMEOUT = 10.0
+
+
+class Browser:
+    """A running Chromium. Every method may be called from any thread but the rig's."""
+
+    def __init__(self, background: Background[Place], place: Place) -> None:
+        self._background = background
+        self._place = place
+        self._phones: list[Phone] = []
+        targets = background.run(place.devtools.call("Target.getTargets"))["targetInfos"]
+        first = next(target["targetId"] for target in targets if target["type"] == "page")
+        self.page = self._attach(first)
+        """The first tab."""
+
+    @property
+    def devtools_url(self) -> str:
+        """``http://127.0.0.1:PORT``, for Playwright's `connect_over_cdp` and Selenium's `debuggerAddress`."""
+        return f"http://127.0.0.1:{self._place.chromium.port}"
+
+    @property
+    def log(self) -> FidoLog:
+        """What Chromium says about its ceremonies."""
+        return self._place.chromium.log
+
+    @property
+    def ca_file(self) -> Path:
+        """Certificate, PEM, of the authority that the browser trusts."""
+        return self._place.ca_file
+
+    def tls(self, *names: str) -> ssl.SSLContext:
+        """TLS settings for a server of yours with these names, which the browser trusts."""
+        return self._place.ca.server_context(*names)
+
+    def new_page(self) -> Page:
+        """Open another tab, in front of the others."""
+        target = self._background.run(self._place.devtools.call("Target.createTarget", url="about:blank"))
+        return self._attach(target["targetId"])
+
+    def _attach(self, target: str) -> Page:
+        return self._background.run(attach(self._background, self._place.devtools, self.log, target))
+
+    def tidy_up(self) -> None:
+        """Be as new for the next test: phones put away, everything on and up, nothing stored for any website."""
+        for phone in self._phones:
+            phone.put_away()
+        self._phones.clear()
+        self._background.run(self._tidy_up())
+
+    async def _tidy_up(self) -> None:
+        place = self._place
+        await place.bluez.strangers(place.options.strangers)
+        for adapter in (LAPTOP_ADAPTER, PHONE_ADAPTER):
+            await place.bluez.power(adapter, True)
+        await place.relay.up()
+        await self.page.forget_sites()
+        place.forget_pictures()
+
+    def phone(self, *, service_id: int = 0, store: CredentialStore | None = None) -> Phone:
+        """A phone in reach of the laptop's Bluetooth. New and empty unless `store` says otherwise."""
+        phone = Phone(self._background, self._place, service_id=service_id, store=store)
+        self._phones.append(phone)
+        return phone
+
+    def bluetooth(self, on: bool) -> None:
+        """Switch the laptop's Bluetooth on or off."""
+        self._background.run(self._place.bluez.power(LAPTOP_ADAPTER, on))
+
+    def strangers(self, rate: float) -> None:
+        """From now on let so many adverts of strangers a second pass by; 0 stops them."""
+        self._background.run(self._place.bluez.strangers(rate))
+
+    def relay(self, up: bool) -> None:
+        """Take the relay down, with all its tunnels, or bring it back."""
+        self._background.run(self._place.relay.up() if up else self._place.relay.down())
+
+    def press(self, key: str) -> None:
+        """Press a key where the keyboard is: in the page, or in the browser's dialog. `key`: as X calls it."""
+        self._place.display.press(key)
+
+    def close_dialog(self, ceremony: Ceremony) -> None:
+        """Close the browser's own dialog as a person does, until the ceremony is over."""
+        until = time.monotonic() + _DIALOG_TIMEOUT
+        while not ceremony.is_over and time.monotonic() < until:
+            self.press("Escape")
+            with contextlib.suppress(Exception):
+                ceremony.outcome(0.5)
+
+    def screenshot(self, path: Path | None = None) -> bytes:
+        """The whole screen as PNG, with the browser's dialog."""
+        picture = png(self._place.display.picture())
+        if path is not None:
+            path.write_bytes(picture)
+        return picture
+
+    def pictures(self) -> list[tuple[str, bytes]]:
+        """Label and PNG of the screen at each stage so far: the code, each event on the phone, the end."""
+        return self._place.pictures()
+
+    def keep_evidence(self, folder: Path, log: LogReport) -> None:
+        """Write the screen at each stage and now, and a part of Chromium's log, into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (label, picture) in enumerate([*self.pictures(), ("now", self.screenshot())]):
+            (folder / f"{number:02}-{label}.png").write_bytes(picture)
+        (folder / "fido.log").write_text(log.text + "\n")
+
+
+@contextlib.contextmanager
+def run_browser(options: BrowserOptions) -> Iterator[Browser]:
+    """Run everything while the context is open. Raises `ProgramFailed`."""
+    background = Background(open_place(options))
+    with background as place:
+        yield Browser(background, place)

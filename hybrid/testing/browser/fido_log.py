@@ -1,0 +1,103 @@
+"""What Chromium says about a ceremony in its own log: the lines of its FIDO and Bluetooth parts.
+
+Source: ``components/device_event_log`` and ``device/fido`` in Chromium, as its version 156 writes them. The lines are
+meant for Chromium's developers and change with its versions; `LogReport` reads only what has been stable for years.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FLAGS = (
+    "--enable-logging=stderr",
+    "--vmodule=*fido*=3,*cable*=3,*webauthn*=2,*bluetooth*=2,*bluez*=2,device_event_log*=2",
+)
+
+# "[15:21:00.866] FIDO: DEBUG: v2_discovery.cc:174 (680A... matches QR code)"; errors have no level of their own
+_LINE = re.compile(r"\[[\d:.]+\] (?P<part>\w+): (?:(?P<level>[A-Z]+): )?(?P<source>[\w.]+:\d+) (?P<text>.*)", re.DOTALL)
+_START = re.compile(r"^\[\d+:\d+:", re.MULTILINE)
+_CTAP_ERROR = re.compile(r"CTAP2 error code 0x([0-9a-f]+)")
+_NET_ERROR = re.compile(r"net_error (-\d+)|ERR_\w+")
+_UI_STEP = "UI step: "
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One entry. `part`: "FIDO" or "Bluetooth" for instance; `level`: "EVENT", "DEBUG", "ERROR"...; `source`: file and
+    line in Chromium's source."""
+
+    part: str
+    level: str
+    source: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.level}: {self.source} {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogReport:
+    """The entries of some time, and what they tell."""
+
+    lines: tuple[LogLine, ...]
+
+    @property
+    def text(self) -> str:
+        """All entries of the FIDO part, one a line."""
+        return "\n".join(str(line) for line in self.lines if line.part == "FIDO")
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What the FIDO part logged as an error: usually the cause of a failure, then its consequences."""
+        return tuple(line.text for line in self.lines if line.part == "FIDO" and line.level == "ERROR")
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Pages of the dialog in their order, e.g. "kCableV2QRCode", "kCableV2Connecting", "kClosed"."""
+        return tuple(line.text.removeprefix(_UI_STEP) for line in self.lines if line.text.startswith(_UI_STEP))
+
+    @property
+    def advert_matched(self) -> bool:
+        """The laptop heard the phone's advert and could open it with the code's key."""
+        return any("matches QR code" in line.text for line in self.lines)
+
+    @property
+    def connected(self) -> bool:
+        """The handshake succeeded and the phone introduced itself."""
+        return any("established v2" in line.text for line in self.lines)
+
+    @property
+    def ctap_statuses(self) -> tuple[int, ...]:
+        """CTAP errors that the phone answered with."""
+        return tuple(int(found, 16) for line in self.lines for found in _CTAP_ERROR.findall(line.text))
+
+
+class FidoLog:
+    """Chromium's log file, read while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def size(self) -> int:
+        """Bytes so far: a mark to give to `since`."""
+        return self._path.stat().st_size
+
+    def since(self, mark: int = 0) -> LogReport:
+        """What was logged after a mark."""
+        with self._path.open("rb") as file:
+            file.seek(mark)
+            text = file.read().decode(errors="replace")
+        starts = [match.start() for match in _START.finditer(text)]
+        entries = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+        return LogReport(tuple(filter(None, map(_parse, entries))))
+
+
+def _parse(entry: str) -> LogLine | None:
+    found = _LINE.search(entry)
+    if found is None:
+        return None
+    part, level, source, text = found.groups()
+    return LogLine(part, level or "ERROR", source, text.strip())

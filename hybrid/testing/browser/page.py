@@ -1,0 +1,253 @@
+"""A page in the browser: go somewhere, click, read, wait, take pictures, and run WebAuthn ceremonies of its own.
+
+Not a test framework: who has Playwright or Selenium attaches that to the same browser (`Browser.devtools_url`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from hybrid.errors import HybridError
+from hybrid.testing.browser.devtools import DevTools, DevToolsError
+from hybrid.testing.browser.fido_log import FidoLog, LogReport
+from hybrid.testing.browser.patience import wait_until
+
+_T = TypeVar("_T")
+
+WAIT = 20.0
+"""Seconds that a page gets for what it is waited for."""
+
+_CEREMONY = """
+(async () => {
+  const started = performance.now();
+  const told = outcome => ({seconds: (performance.now() - started) / 1000, ...outcome});
+  try {
+    const json = %(options)s;
+    const abort = window.hybridAbort = new AbortController();
+    const options = {publicKey: PublicKeyCredential.%(parse)s(json), signal: abort.signal};
+    const credential = await navigator.credentials.%(method)s(options);
+    return told({credential: credential.toJSON()});
+  } catch (error) {
+    return told({error: error.name, message: error.message});
+  }
+})()
+"""
+
+_MIDDLE = """
+element => {
+  element.scrollIntoView({block: "center", behavior: "instant"});
+  const box = element.getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+}
+"""
+
+
+class PageError(HybridError):
+    """The page does not do what it is asked for."""
+
+    @property
+    def identifier(self) -> str:
+        return "browser.page"
+
+
+class Runner(Protocol):
+    """Does work on the rig's loop for another thread."""
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T: ...
+    def begin(self, work: Coroutine[Any, Any, Any]) -> Future[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PageOutcome:
+    """How a ceremony ended for the page.
+
+    `credential`: what the credential's toJSON gave (WebAuthn Level 3), None if it failed; `error`: name of the
+    DOMException, e.g. "NotAllowedError"; `seconds`: from the call until its promise was settled.
+    """
+
+    credential: dict[str, Any] | None
+    error: str | None
+    message: str
+    seconds: float
+
+    @property
+    def extensions(self) -> dict[str, Any]:
+        """clientExtensionResults. Raises `PageError` if there is no credential."""
+        if self.credential is None:
+            raise PageError(f"the page got no credential: {self.error}: {self.message}")
+        results: dict[str, Any] = self.credential["clientExtensionResults"]
+        return results
+
+
+class Ceremony:
+    """One call of navigator.credentials that goes on."""
+
+    def __init__(self, page: Page, method: str, script: str) -> None:
+        self._page = page
+        self._method = method
+        self._mark = page.log.size
+        self._outcome = page.begin(script)
+
+    def outcome(self, limit: float = WAIT) -> PageOutcome:
+        """Wait for the end. Raises `PageError` if it does not come within `limit` seconds, or the page went away."""
+        try:
+            told: dict[str, Any] = self._outcome.result(limit)
+        except TimeoutError:
+            raise PageError(f"credentials.{self._method}() goes on after {limit:g} s; {self._hint()}") from None
+        except DevToolsError as error:
+            raise PageError(f"the page of credentials.{self._method}() is gone: {error}") from error
+        return PageOutcome(told.get("credential"), told.get("error"), told.get("message", ""), told["seconds"])
+
+    @property
+    def is_over(self) -> bool:
+        return self._outcome.done()
+
+    def abort(self) -> None:
+        """Let the page give up, with its AbortController."""
+        self._page.evaluate("window.hybridAbort.abort()")
+
+    def log(self) -> LogReport:
+        """What Chromium logged since the call."""
+        return self._page.log.since(self._mark)
+
+    def _hint(self) -> str:
+        steps = self.log().steps
+        return f"the browser's dialog is at {steps[-1]}" if steps else "the browser shows no dialog"
+
+
+class Page:
+    """One tab. Every method waits until it is done and may be called from any thread but the rig's."""
+
+    def __init__(self, runner: Runner, devtools: DevTools, target: str, session: str, log: FidoLog) -> None:
+        self.target = target
+        self.log = log
+        self._runner = runner
+        self._devtools = devtools
+        self._session = session
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        return self._runner.run(self._devtools.call(method, self._session, **parameters))
+
+    def goto(self, url: str) -> None:
+        """Load a page and wait until it is complete."""
+        self._runner.run(self._goto(url))
+
+    async def _goto(self, url: str) -> None:
+        loaded = self._devtools.event("Page.loadEventFired", self._session)
+        answer = await self._devtools.call("Page.navigate", self._session, url=url)
+        if answer.get("errorText"):
+            raise PageError(f"{url} cannot be loaded: {answer['errorText']}")
+        if "loaderId" in answer:  # not a jump inside the same page
+            async with asyncio.timeout(WAIT):
+                await loaded
+
+    def evaluate(self, expression: str, limit: float = WAIT) -> Any:
+        """Give the value of a JavaScript expression, or what its promise comes to. Raises `PageError` if it throws."""
+        return self._runner.run(self._evaluate(expression, limit))
+
+    async def _evaluate(self, expression: str, limit: float | None) -> Any:
+        answer = await self._devtools.call(
+            "Runtime.evaluate",
+            self._session,
+            limit=limit,
+            expression=expression,
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=True,
+        )
+        if "exceptionDetails" in answer:
+            thrown = answer["exceptionDetails"]
+            raise PageError(thrown.get("exception", {}).get("description") or thrown["text"])
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str, limit: float = WAIT) -> Any:
+        """Wait until an expression is true; give its value. It may not be there yet: what throws is not true."""
+        found = self._runner.run(self._wait_for(expression, limit))
+        if found is None:
+            raise PageError(f"not true within {limit:g} s: {expression}")
+        return found
+
+    async def _wait_for(self, expression: str, limit: float) -> Any:
+        async def look() -> Any:
+            try:
+                return await self._evaluate(expression, limit) or None
+            except (PageError, DevToolsError):  # a page that is being replaced
+                return None
+
+        return await wait_until(look, limit)
+
+    def click(self, selector: str) -> None:
+        """Click in the middle of an element with the mouse. Waits for it first."""
+        self.wait_for(f"document.querySelector({json.dumps(selector)})")
+        x, y = self.evaluate(f"({_MIDDLE})(document.querySelector({json.dumps(selector)}))")
+        mouse = {"x": x, "y": y, "button": "left", "clickCount": 1}
+        self._call("Input.dispatchMouseEvent", type="mousePressed", **mouse)
+        self._call("Input.dispatchMouseEvent", type="mouseReleased", **mouse)
+
+    def fill(self, selector: str, text: str) -> None:
+        """Type into a field in place of what is there. Waits for it first."""
+        self.wait_for(f"document.querySelector({json.dumps(selector)})")
+        self.evaluate(f"(e => {{ e.focus(); e.select?.(); }})(document.querySelector({json.dumps(selector)}))")
+        self._call("Input.insertText", text=text)
+
+    def text(self, selector: str) -> str:
+        """Text of an element as it is shown. Waits for it first."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.wait_for(found)
+        return str(self.evaluate(f"{found}.innerText"))
+
+    def view(
+        self, width: int = 0, height: int = 0, *, scale: float = 0, dark: bool | None = None, mobile: bool = False
+    ) -> None:
+        """Pretend another viewport in CSS pixels, pixels per CSS pixel, and colour scheme; 0 and None as they are."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": mobile}
+        self._call("Emulation.setDeviceMetricsOverride", **metrics)
+        scheme = "" if dark is None else "dark" if dark else "light"
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def screenshot(self, path: Path | None = None, *, full: bool = False) -> bytes:
+        """The page as PNG, without the browser's own windows; `full`: beyond the viewport, too."""
+        answer = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=full)
+        png = base64.b64decode(answer["data"])
+        if path is not None:
+            path.write_bytes(png)
+        return png
+
+    def create(self, options: Mapping[str, Any]) -> Ceremony:
+        """Begin navigator.credentials.create() with PublicKeyCredentialCreationOptionsJSON."""
+        return self._begin("create", "parseCreationOptionsFromJSON", options)
+
+    def get(self, options: Mapping[str, Any]) -> Ceremony:
+        """Begin navigator.credentials.get() with PublicKeyCredentialRequestOptionsJSON."""
+        return self._begin("get", "parseRequestOptionsFromJSON", options)
+
+    def _begin(self, method: str, parse: str, options: Mapping[str, Any]) -> Ceremony:
+        script = _CEREMONY % {"options": json.dumps(options), "method": method, "parse": parse}
+        return Ceremony(self, method, script)
+
+    def begin(self, expression: str) -> Future[Any]:
+        """Begin what `evaluate` does, and do not wait for it."""
+        return self._runner.begin(self._evaluate(expression, None))
+
+    async def forget_sites(self) -> None:
+        """Forget cookies and storage of every website that the browser has seen."""
+        await self._devtools.call("Network.clearBrowserCookies", self._session)
+        await self._devtools.call("Storage.clearDataForOrigin", self._session, origin="*", storageTypes="all")
+
+    def close(self) -> None:
+        """Close the tab."""
+        self._runner.run(self._devtools.call("Target.closeTarget", targetId=self.target))
+
+
+async def attach(runner: Runner, devtools: DevTools, log: FidoLog, target: str) -> Page:
+    """Attach to a tab."""
+    session = (await devtools.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
+    await devtools.call("Page.enable", session)
+    return Page(runner, devtools, target, session, log)

@@ -1,0 +1,297 @@
+"""The phone in the test: our own authenticator, and the person who holds it.
+
+What the person does is a plan. `Phone.begin` starts one in the background; the verbs (`approve`, `decline`, ...) begin
+a plan and wait for its end. Every plan starts alike: wait until the screen shows a code, and scan it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from hybrid.adapters.bluez_advertiser import BluezAdvertiser
+from hybrid.adapters.websocket_tunnel import WebSocketTunnels
+from hybrid.authenticator import PhoneTimeouts, answer
+from hybrid.errors import HybridError
+from hybrid.events import Event, Proximity, RequestReceived, ResponseSent
+from hybrid.passkeys.consent import REFUSED, Decision, Prompt
+from hybrid.passkeys.engine import SoftwareAuthenticator
+from hybrid.passkeys.store import Credential, CredentialStore, MemoryStore
+from hybrid.protocol.ctap import Status
+from hybrid.protocol.eid import FIDO_UUID
+from hybrid.testing.browser.page import Runner
+from hybrid.testing.browser.place import PHONE_ADAPTER, Place
+from hybrid.testing.peers import phones
+
+SESSION = 120.0
+"""Seconds that a plan may take."""
+
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Approve:
+    """Agree to everything, `after` seconds. `account`: which of several to sign in with, by its user name."""
+
+    account: str | None = None
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """Refuse, `after` seconds."""
+
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NoPasskey:
+    """Have no passkey for this site, whatever the phone holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """Look away until the phone gives up, `seconds` after it asked."""
+
+    seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """End the connection without a word when this event happens on the phone."""
+
+    at: type[Event] = RequestReceived
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfRange:
+    """Be too far away: the phone scans the code and advertises, and the laptop does not hear it."""
+
+    seconds: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehave:
+    """Be one of `hybrid.testing.peers.phones` in place of ours."""
+
+    peer: phones.Phone
+
+
+Plan = Approve | Decline | NoPasskey | Ignore | HangUp | OutOfRange | Misbehave
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneOutcome:
+    """How a session ended for the phone.
+
+    `statuses`: CTAP status bytes of the answers that were sent; `error`: why the session failed, None for a clean end;
+    `events` in their order; `prompts`: what the person was asked.
+    """
+
+    statuses: tuple[int, ...]
+    error: HybridError | None
+    events: tuple[Event, ...]
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def succeeded(self) -> bool:
+        """The last answer was sent, and was not an error."""
+        return self.error is None and self.statuses[-1:] == (Status.OK,)
+
+
+class Session:
+    """A plan under way."""
+
+    def __init__(self, doing: Future[Any]) -> None:
+        self._doing = doing
+
+    def outcome(self, limit: float = SESSION) -> PhoneOutcome:
+        """Wait for the end. Raises `NoCode` if no code appeared, `TimeoutError` after `limit` seconds."""
+        outcome: PhoneOutcome = self._doing.result(limit)
+        return outcome
+
+    def cancel(self) -> None:
+        """Put the phone away. Nothing happens if the session has ended."""
+        self._doing.cancel()
+
+
+class Phone:
+    """A phone with its own passkeys.
+
+    `store`: where they are, in memory unless given; `service_id`: the relay's number, of those that the browser was
+    started with.
+    """
+
+    def __init__(
+        self, runner: Runner, place: Place, *, store: CredentialStore | None = None, service_id: int = 0
+    ) -> None:
+        self.store = store or MemoryStore()
+        self.service_id = service_id
+        self._runner = runner
+        self._place = place
+        self._sessions: list[Session] = []
+
+    @property
+    def passkeys(self) -> list[Credential]:
+        """What it holds and would use."""
+        return [credential for credential in self.store.credentials() if credential.usable]
+
+    def approve(self, *, account: str | None = None, after: float = 0.0) -> PhoneOutcome:
+        """Scan the code on the screen and agree. `after`: a slow person."""
+        return self.begin(Approve(account, after)).outcome()
+
+    def decline(self, *, after: float = 0.0) -> PhoneOutcome:
+        """Scan the code on the screen and refuse."""
+        return self.begin(Decline(after)).outcome()
+
+    def no_passkey(self) -> PhoneOutcome:
+        """Scan the code on the screen with a phone that has no passkey for the site."""
+        return self.begin(NoPasskey()).outcome()
+
+    def ignore(self, seconds: float = 5.0) -> PhoneOutcome:
+        """Scan the code on the screen and never answer; the phone gives up."""
+        return self.begin(Ignore(seconds)).outcome()
+
+    def hang_up(self, at: type[Event] = RequestReceived) -> PhoneOutcome:
+        """Scan the code on the screen and lose the connection at a point, by default while the phone asks."""
+        return self.begin(HangUp(at)).outcome()
+
+    def out_of_range(self, seconds: float = 3.0) -> PhoneOutcome:
+        """Scan the code on the screen from too far away; the phone gives up after some seconds."""
+        return self.begin(OutOfRange(seconds)).outcome()
+
+    def misbehave(self, peer: phones.Phone) -> PhoneOutcome:
+        """Scan the code on the screen with a phone that breaks a rule."""
+        return self.begin(Misbehave(peer)).outcome()
+
+    def bluetooth(self, on: bool) -> None:
+        """Switch the phone's Bluetooth on or off."""
+        self._runner.run(self._place.bluez.power(PHONE_ADAPTER, on))
+
+    def begin(self, plan: Plan) -> Session:
+        """Start a plan and do not wait: for drivers whose click returns only when the ceremony is over."""
+        session = Session(self._runner.begin(self._follow(plan)))
+        self._sessions.append(session)
+        return session
+
+    def put_away(self) -> None:
+        """End whatever is still under way."""
+        for session in self._sessions:
+            session.cancel()
+
+    async def _follow(self, plan: Plan) -> PhoneOutcome:
+        code = await self._place.read_code()
+        if isinstance(plan, Misbehave):
+            return await self._play(code, plan.peer)
+        return await _Meeting(self, self._place, plan).serve(code)
+
+    async def _play(self, code: str, peer: phones.Phone) -> PhoneOutcome:
+        error = None
+        try:
+            await peer.run(code, advertiser=_advertiser(self._place), tunnels=_tunnels(self._place))
+        except HybridError as failure:
+            error = failure
+        self._place.keep_picture("end")
+        return PhoneOutcome((), error, (), ())
+
+
+class _Meeting:
+    """One session of our phone, and the person in front of it."""
+
+    def __init__(self, phone: Phone, place: Place, plan: Plan) -> None:
+        self._phone = phone
+        self._place = place
+        self._plan = plan
+        self._events: list[Event] = []
+        self._prompts: list[Prompt] = []
+        self._statuses: list[int] = []
+        self._serving: asyncio.Task[object] | None = None
+
+    async def serve(self, code: str) -> PhoneOutcome:
+        self._serving = asyncio.create_task(self._answer(code))
+        error: HybridError | None = None
+        try:
+            await asyncio.wait({self._serving})
+        finally:
+            self._serving.cancel()
+            await asyncio.wait({self._serving})
+        if not self._serving.cancelled():
+            failure = self._serving.exception()
+            if failure is not None and not isinstance(failure, HybridError):
+                raise failure
+            error = failure
+        self._place.keep_picture("end")
+        return PhoneOutcome(tuple(self._statuses), error, tuple(self._events), tuple(self._prompts))
+
+    async def _answer(self, code: str) -> object:
+        plan = self._plan
+        store = MemoryStore() if isinstance(plan, NoPasskey) else self._phone.store
+        engine = SoftwareAuthenticator(store, self, prompt_timeout=self._person_has())
+        out = isinstance(plan, OutOfRange)
+        return await answer(
+            code,
+            engine,
+            advertiser=_OutOfRange() if out else _advertiser(self._place),
+            tunnels=_tunnels(self._place),
+            on_event=self._happened,
+            timeouts=PhoneTimeouts(advertise=plan.seconds) if isinstance(plan, OutOfRange) else None,
+            service_id=self._phone.service_id,
+        )
+
+    def _person_has(self) -> float:
+        match self._plan:
+            case Ignore(seconds):
+                return seconds
+            case Approve(after=after) | Decline(after=after):
+                return after + _PATIENCE
+            case _:
+                return _PATIENCE
+
+    def _happened(self, event: Event) -> None:
+        self._events.append(event)
+        if isinstance(event, ResponseSent):
+            self._statuses.append(event.status)
+        self._place.keep_picture(type(event).__name__)
+        if isinstance(self._plan, HangUp) and isinstance(event, self._plan.at) and self._serving is not None:
+            self._serving.cancel()
+
+    async def ask(self, prompt: Prompt) -> Decision:
+        """Be the person: a `hybrid.passkeys.consent.Consent`."""
+        self._prompts.append(prompt)
+        match self._plan:
+            case Approve(account, after):
+                await asyncio.sleep(after)
+                names = [one.name for one in prompt.accounts]
+                if account is not None and account not in names:
+                    return REFUSED
+                return Decision(approved=True, verified=True, account=0 if account is None else names.index(account))
+            case Decline(after):
+                await asyncio.sleep(after)
+                return REFUSED
+            case Ignore():
+                await asyncio.get_running_loop().create_future()
+        return Decision(approved=True, verified=True)
+
+
+def _advertiser(place: Place) -> BluezAdvertiser:
+    return BluezAdvertiser(PHONE_ADAPTER, bus_address=place.bluez.address)
+
+
+def _tunnels(place: Place) -> WebSocketTunnels:
+    return WebSocketTunnels(relay=place.relay.address, relay_ca=place.ca_file)
+
+
+class _OutOfRange:
+    """An `Advertiser` whose radio does not reach anybody."""
+
+    proximity = Proximity.BLUETOOTH
+
+    @contextlib.asynccontextmanager
+    async def advertise(
+        self, service_data: bytes, *, connectable: bool = False, service_uuid: str = FIDO_UUID
+    ) -> AsyncIterator[None]:
+        yield
