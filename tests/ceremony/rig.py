@@ -13,7 +13,7 @@ import hybrid
 from hybrid import cbor
 from hybrid.adapters.memory import MemoryAir, MemoryTunnels
 from hybrid.events import Event, Proximity
-from hybrid.ports import Advert, Channel, Peer, TunnelService
+from hybrid.ports import Advert, Channel, CtapBackend, Peer, TunnelService
 from hybrid.protocol.eid import FIDO_UUID
 from hybrid.protocol.tunnel import TunnelRequest
 
@@ -82,11 +82,12 @@ class Place:
     def answer(
         self,
         code: str,
-        backend: Backend | None = None,
+        backend: CtapBackend | None = None,
         *,
         timeouts: hybrid.PhoneTimeouts | None = None,
         tunnels: TunnelService | None = None,
         many: bool = False,
+        habits: hybrid.Habits | None = None,
     ) -> Coroutine[Any, Any, hybrid.Served]:
         return hybrid.answer(
             code,
@@ -96,6 +97,7 @@ class Place:
             tunnels=tunnels or self.tunnels,
             timeouts=timeouts,
             many=many,
+            habits=habits,
         )
 
     def assert_nothing_left(self) -> None:

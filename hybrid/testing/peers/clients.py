@@ -24,12 +24,15 @@ REQUEST = bytes([Command.GET_ASSERTION]) + cbor.encode({1: "example.com", 2: byt
 class Client:
     """Follows the rules: sends `request`, keeps the answers, says goodbye.
 
-    `request`: command byte and CBOR. `answers`: CTAP payloads that came back.
+    `request`: command byte and CBOR. `greeting`: as it came; `answers`: CTAP payloads that came back; `updates`:
+    payloads of updates that came between.
     """
 
     def __init__(self, request: bytes = REQUEST) -> None:
         self.request = request
+        self.greeting = b""
         self.answers: list[bytes] = []
+        self.updates: list[bytes] = []
         self._wire: Wire | None = None
 
     @property
@@ -66,7 +69,7 @@ class Client:
 
     async def greeted(self) -> None:
         """Read the greeting."""
-        await self.wire.receive_plaintext()
+        self.greeting = await self.wire.receive_plaintext()
 
     async def talk(self) -> None:
         """From the greeting to the goodbye."""
@@ -78,7 +81,9 @@ class Client:
         await self.wire.send_frame(MessageType.CTAP, self.request)
 
     async def read_answer(self) -> None:
-        self.answers.append((await self.wire.receive_frame()).payload)
+        while (frame := await self.wire.receive_frame()).type is MessageType.UPDATE:
+            self.updates.append(frame.payload)
+        self.answers.append(frame.payload)
 
     async def say_goodbye(self) -> None:
         await self.wire.send_frame(MessageType.SHUTDOWN)
