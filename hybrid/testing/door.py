@@ -2,10 +2,10 @@
 
 A message is a 4-byte big-endian length, then a command byte and CBOR; an answer is a length, then a status byte and
 CBOR. That is CTAP's own message (CTAP 2.3 §8, "Message Encoding") in a framing of ours, not CTAPHID: no channels to
-allocate, no keep-alives. Each connection is a channel of its own, requests of all of them are served one at a time, and
-what the authenticator knows outlives them. A client that leaves while its request waits has cancelled it, and the
-authenticator is told of an answer that reached nobody; a client that only ends its own sending, as pipes into a Unix
-socket do, still gets its answer.
+allocate, no keep-alives. Each connection is a channel of its own, requests of all of them are served one at a time (but
+getInfo at once), and what the authenticator knows outlives them. A client that leaves while its request waits has
+cancelled it, and the authenticator is told of an answer that reached nobody; a client that only ends its own sending,
+as pipes into a Unix socket do, still gets its answer.
 
 A second socket controls the world around the authenticator, one JSON value a line, one JSON object back::
 
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hybrid.passkeys.consent import Consent, Decision, Prompt
-from hybrid.protocol.ctap import Status
+from hybrid.protocol.ctap import Command, Status
 
 _LENGTH_SIZE = 4
 _CHUNK = 1 << 16
@@ -150,6 +150,9 @@ class Door:
         if not request:
             _send(writer, bytes([Status.REQUEST_TOO_LARGE]))
             return
+        if request[0] == Command.GET_INFO:  # asks nobody, so it need not wait until somebody else has answered
+            _send(writer, await self._call(request, channel))
+            return
         async with self._turn:
             call = self._under_way = asyncio.create_task(self._call(request, channel))
             try:
@@ -245,9 +248,10 @@ def parse_control(line: bytes) -> tuple[str, bool]:
 
 def _words_of(fields: dict[str, Any]) -> list[str]:
     """``{"command": "presence", "value": "on"}`` or ``{"presence": "on"}`` as words; true and false are on and off."""
-    if "command" in fields:
-        values = [value for name, value in fields.items() if name != "command"]
-        words = str(fields["command"]).split()
+    command = next((name for name in ("command", "cmd", "op", "action") if name in fields), None)
+    if command is not None:
+        values = [value for name, value in fields.items() if name != command]
+        words = str(fields[command]).split()
     elif len(fields) == 1:
         ((name, value),) = fields.items()
         words, values = [name], [value] if name == "presence" else []

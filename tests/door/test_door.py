@@ -48,22 +48,22 @@ async def test_a_request_is_answered_as_it_came(door: OpenDoor) -> None:
 async def test_a_length_of_zero_is_refused_and_the_next_request_served(door: OpenDoor) -> None:
     client = await door.connect()
     assert await client.ask(b"") == TOO_LARGE
-    assert await client.ask(b"\x04") == b"\x00\x04"
-    assert door.authenticator.requests == [b"\x04"]
+    assert await client.ask(b"\x05") == b"\x00\x05"
+    assert door.authenticator.requests == [b"\x05"]
 
 
 @pytest.mark.parametrize("size", [MAX_SIZE + 1, 200_000])
 async def test_a_length_above_the_limit_is_refused_and_the_next_request_served(door: OpenDoor, size: int) -> None:
     client = await door.connect()
     assert await client.ask(bytes(size)) == TOO_LARGE
-    assert await client.ask(b"\x04") == b"\x00\x04"
-    assert door.authenticator.requests == [b"\x04"]
+    assert await client.ask(b"\x05") == b"\x00\x05"
+    assert door.authenticator.requests == [b"\x05"]
 
 
 async def test_a_huge_length_holds_no_memory_and_no_other_client(door: OpenDoor) -> None:
     stuck, client = await door.connect(), await door.connect()
     await stuck.send_raw(b"\xff\xff\xff\xff" + bytes(1 << 20))
-    assert await client.ask(b"\x04") == b"\x00\x04"
+    assert await client.ask(b"\x05") == b"\x00\x05"
 
 
 async def test_a_request_may_come_in_pieces(door: OpenDoor) -> None:
@@ -80,7 +80,7 @@ async def test_requests_sent_ahead_are_answered_in_order(door: OpenDoor) -> None
     assert [await client.receive() for _ in range(20)] == [bytes([0, number]) for number in range(20)]
 
 
-@pytest.mark.parametrize("begun", [b"\x00\x00", b"\x00\x00\x00\x05\x04", b"\xff\xff\xff\xff\x00"])
+@pytest.mark.parametrize("begun", [b"\x00\x00", b"\x00\x00\x00\x05\x05", b"\xff\xff\xff\xff\x00"])
 async def test_a_client_that_leaves_in_the_middle_of_a_request_is_forgotten(door: OpenDoor, begun: bytes) -> None:
     client = await door.connect()
     await client.send_raw(begun)
@@ -91,9 +91,9 @@ async def test_a_client_that_leaves_in_the_middle_of_a_request_is_forgotten(door
 
 async def test_a_client_that_only_ends_its_sending_gets_its_answer(door: OpenDoor) -> None:
     client = await door.connect()
-    await client.send(b"\x04")
+    await client.send(b"\x05")
     client.writer.write_eof()
-    assert await client.receive() == b"\x00\x04"
+    assert await client.receive() == b"\x00\x05"
     assert await client.reader.read() == b""
 
 
@@ -107,7 +107,7 @@ def test_any_bytes_leave_the_door_open(pieces: list[bytes], tmp_path_factory: py
                 await client.send_raw(piece.replace(bytes([WAIT]), b""))
             client.writer.write_eof()
             await client.reader.read()
-            assert await (await door.connect()).ask(b"\x04") == b"\x00\x04"
+            assert await (await door.connect()).ask(b"\x05") == b"\x00\x05"
             answered = (await (await door.control()).command(b"".join(pieces).replace(b"\n", b"")))["ok"]
             assert answered in (True, False)
 
@@ -121,7 +121,7 @@ async def test_a_failing_authenticator_is_answered_for_and_logged(
     with caplog.at_level(logging.ERROR):
         assert await client.ask(bytes([FAIL])) == b"\x7f"
     assert "command 0x71" in caplog.text
-    assert await client.ask(b"\x04") == b"\x00\x04"
+    assert await client.ask(b"\x05") == b"\x00\x05"
 
 
 # several connections
@@ -145,10 +145,17 @@ async def test_a_second_request_waits_for_the_first(door: OpenDoor) -> None:
     one, other, control = await door.connect(), await door.connect(), await door.control()
     await one.send(bytes([WAIT]))
     await door.authenticator.waiting.wait()
-    await other.send(b"\x04")
+    await other.send(b"\x05")
     assert await control.command({"command": "cancel"}) == {"ok": True}
     assert await one.receive() == CANCELLED
-    assert await other.receive() == b"\x00\x04"
+    assert await other.receive() == b"\x00\x05"
+
+
+async def test_get_info_waits_for_nobody(door: OpenDoor) -> None:
+    one, other = await door.connect(), await door.connect()
+    await one.send(bytes([WAIT]))
+    await door.authenticator.waiting.wait()
+    assert await other.ask(b"\x04") == b"\x00\x04"
 
 
 async def test_a_client_that_leaves_has_cancelled_its_request(door: OpenDoor) -> None:
@@ -157,7 +164,7 @@ async def test_a_client_that_leaves_has_cancelled_its_request(door: OpenDoor) ->
     await door.authenticator.waiting.wait()
     await one.close()
     await door.authenticator.dismissed.wait()
-    assert await other.ask(b"\x04") == b"\x00\x04"
+    assert await other.ask(b"\x05") == b"\x00\x05"
 
 
 async def test_a_client_that_leaves_the_queue_is_never_served(door: OpenDoor) -> None:
@@ -170,18 +177,18 @@ async def test_a_client_that_leaves_the_queue_is_never_served(door: OpenDoor) ->
     await door.until_connections(2)
     await control.command("cancel")
     assert await one.receive() == CANCELLED
-    assert await (await door.connect()).ask(b"\x04") == b"\x00\x04"
-    assert door.authenticator.requests == [bytes([WAIT]), b"\x04"]
+    assert await (await door.connect()).ask(b"\x05") == b"\x00\x05"
+    assert door.authenticator.requests == [bytes([WAIT]), b"\x05"]
 
 
 async def test_an_answer_that_reached_nobody_is_told_of(door: OpenDoor) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(door.path))
-        client.sendall(b"\x00\x00\x00\x01\x04")
+        client.sendall(b"\x00\x00\x00\x01\x06")
         door.authenticator.before_answer = client.close
         other = await door.connect()
         assert await other.ask(b"\x05") == b"\x00\x05"
-    assert (door.authenticator.requests, door.authenticator.lost) == ([b"\x04", b"\x05"], 1)
+    assert (door.authenticator.requests, door.authenticator.lost) == ([b"\x06", b"\x05"], 1)
 
 
 async def test_an_answer_is_told_of_whose_client_leaves_as_it_is_given(door: OpenDoor) -> None:
@@ -191,14 +198,14 @@ async def test_an_answer_is_told_of_whose_client_leaves_as_it_is_given(door: Ope
 
     one = await door.connect()
     door.authenticator.before_answer = leave
-    await one.send(b"\x04")
+    await one.send(b"\x05")
     assert await one.reader.read() == b""
     assert door.authenticator.lost == 1
 
 
 async def test_answers_that_arrive_and_requests_that_are_cancelled_are_no_loss(door: OpenDoor) -> None:
     one, control = await door.connect(), await door.control()
-    await one.ask(b"\x04")
+    await one.ask(b"\x05")
     await one.send(bytes([WAIT]))
     await door.authenticator.waiting.wait()
     await control.command("cancel")
@@ -229,14 +236,14 @@ async def test_a_passkey_whose_client_left_is_unconfirmed(tmp_path: Path) -> Non
             client.connect(str(tmp_path / "door"))
             client.sendall(len(request).to_bytes(4, "big") + request)
             other = Connection(*await asyncio.open_unix_connection(tmp_path / "door"))
-            await other.ask(b"\x04")  # has its turn afterwards
+            await other.ask(b"\x05")  # has its turn afterwards
             await other.close()
     assert [credential.state for credential in store.credentials()] == [CredentialState.UNCONFIRMED]
 
 
 async def test_over_tcp_as_well() -> None:
     async with open_tcp_door() as (authenticator, client):
-        assert await client.ask(b"\x04") == b"\x00\x04"
+        assert await client.ask(b"\x05") == b"\x00\x05"
         await client.send(bytes([WAIT]))
         await authenticator.waiting.wait()
         await client.close()
@@ -266,13 +273,13 @@ async def test_a_power_cycle_cancels_what_is_under_way(door: OpenDoor) -> None:
     assert await control.command({"command": "power-cycle"}) == {"ok": True}
     assert door.authenticator.power_cycles == 1
     assert await client.receive() == CANCELLED
-    assert await client.ask(b"\x04") == b"\x00\x04"
+    assert await client.ask(b"\x05") == b"\x00\x05"
 
 
 async def test_cancel_without_a_request_does_nothing(door: OpenDoor) -> None:
     control = await door.control()
     assert await control.command({"command": "cancel"}) == {"ok": True}
-    assert await (await door.connect()).ask(b"\x04") == b"\x00\x04"
+    assert await (await door.connect()).ask(b"\x05") == b"\x00\x05"
 
 
 async def test_prompts_wait_while_nobody_is_there() -> None:
@@ -297,6 +304,9 @@ async def test_prompts_wait_while_nobody_is_there() -> None:
         (b'{"command": "presence", "value": "off"}', ("presence", False)),
         (b'{"command": "presence", "on": false}', ("presence", False)),
         (b'{"command": "presence on"}', ("presence", True)),
+        (b'{"cmd": "presence", "value": "off"}', ("presence", False)),
+        (b'{"op": "cancel"}', ("cancel", True)),
+        (b'{"action": "power-cycle"}', ("power-cycle", True)),
         (b'{"presence": "off"}', ("presence", False)),
         (b'{"presence": true}', ("presence", True)),
         (b'{"power-cycle": true}', ("power-cycle", True)),
