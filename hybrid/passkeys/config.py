@@ -43,8 +43,8 @@ class AuthenticatorConfig:
             subcommand = Subcommand(number)
         except ValueError:
             raise Rejected(Status.INVALID_SUBCOMMAND) from None
-        # A fresh authenticator without a PIN may be configured by anybody, as it may be reset by anybody; only what asks
-        # for verification always has to be told so first.
+        # A fresh authenticator without a PIN may be configured by anybody, as it may be reset by anybody; but one that
+        # always wants verification has to be told first that it no longer does.
         always_uv = self._state.now.always_uv and subcommand is not Subcommand.TOGGLE_ALWAYS_UV
         if self._pin.is_set or always_uv:
             if auth.param is None:
