@@ -49,6 +49,10 @@ class Terminal:
     def close(self) -> None:
         os.close(self._fd)
 
+    def loud(self, text: str) -> str:
+        """`text`, bold where the terminal can."""
+        return text if os.environ.get("TERM", "dumb") == "dumb" else f"\x1b[1m{text}\x1b[0m"
+
     def write(self, text: str) -> None:
         os.write(self._fd, text.encode(errors="replace"))
 
@@ -97,7 +101,7 @@ class TerminalConsent:
         self._terminal = terminal
 
     async def ask(self, prompt: Prompt) -> Decision:
-        self._terminal.write(_headline(prompt))
+        self._terminal.write(_headline(prompt, self._terminal.loud(prompt.rp_id)))
         match prompt.operation:
             case Operation.NOTHING_FOUND:
                 await self._terminal.read_line("press return to go on ")
@@ -137,8 +141,8 @@ def _account(account: Account) -> str:
     return f"{account.name or '(no name)'}{f' ({shown})' if shown else ''}{', synced' if account.synced else ''}"
 
 
-def _headline(prompt: Prompt) -> str:
-    lines = ["", f"  site      {prompt.rp_id}"]
+def _headline(prompt: Prompt, site: str) -> str:
+    lines = ["", f"  site      {site}"]
     if prompt.rp_name and prompt.rp_name != prompt.rp_id:
         lines.append(f"            (it calls itself {prompt.rp_name})")
     match prompt.operation:
@@ -152,6 +156,7 @@ def _headline(prompt: Prompt) -> str:
             lines.append("  wants     to sign you in")
             if len(prompt.accounts) == 1:
                 lines.append(f"  account   {_account(prompt.accounts[0])}")
+            lines.append(f"  kept in   {prompt.saved_in}")
         case Operation.NOTHING_FOUND:
             lines.append("  wants     to sign you in, but this vault has no passkey for it")
         case Operation.SELECT:

@@ -52,6 +52,7 @@ class AtTerminal:
             stdout=inside,
             stderr=inside,
             start_new_session=True,
+            env=os.environ | {"TERM": "xterm"},
         )
         os.close(inside)
         self._text = ""
@@ -147,7 +148,7 @@ def test_yes_and_a_first_pin(meet: Meet, tmp_path: Path) -> None:
     terminal = meet(REGISTERS, hint=Hint.MAKE_CREDENTIAL)
     prompt = terminal.wait_for(r"go ahead\? \[y/N\] ")
     assert prompt.split("for a new passkey\n")[1] == (
-        f"\n  site      {RP_ID}\n            (it calls itself Example)\n  wants     a new passkey\n"
+        f"\n  site      \x1b[1m{RP_ID}\x1b[0m\n            (it calls itself Example)\n  wants     a new passkey\n"
         f"  account   ada (Ada)\n  saved in  {tmp_path}/v, on this device only\n{NEAR}{ARE_YOU}go ahead? [y/N] "
     )
     terminal.type("y\n")
@@ -190,9 +191,10 @@ def test_keys_pressed_before_the_question_do_not_answer_it(meet: Meet) -> None:
     assert "PIN" not in told
 
 
-def test_a_pin_is_entered_and_never_shown(meet: Meet) -> None:
+def test_a_pin_is_entered_and_never_shown(meet: Meet, tmp_path: Path) -> None:
     terminal = meet(SIGNS_IN, passkey(), pin=PIN)
-    terminal.wait_for(r"go ahead\? \[y/N\] ")
+    prompt = terminal.wait_for(r"go ahead\? \[y/N\] ")
+    assert f"  wants     to sign you in\n  account   ada (Ada)\n  kept in   {tmp_path}/v\n{NEAR}" in prompt
     terminal.type("y\n")
     terminal.wait_for(r"PIN of this vault \(3 tries left\): ")
     terminal.wait_until_silent()
@@ -315,6 +317,7 @@ def test_names_cannot_steer_the_terminal(meet: Meet) -> None:
     evil = "a\x1b[2J\x1b]0;title\x07\r\nsite bank.example"
     terminal = meet(client(lambda: clients.Client(register(name=evil))), hint=Hint.MAKE_CREDENTIAL)
     prompt = terminal.wait_for(r"go ahead\? \[y/N\] ").split("\n  site")[1]
+    prompt = prompt.replace(f"\x1b[1m{RP_ID}\x1b[0m", RP_ID)  # the one that is ours
     assert "\x1b" not in prompt
     assert "\x07" not in prompt
     assert prompt.count("\n") == 7

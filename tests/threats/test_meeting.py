@@ -109,7 +109,10 @@ class Paper(Terminal):
 
 
 @pytest.mark.parametrize("request_", [create(), sign_in()], ids=["create", "sign in"])
-async def test_t2_the_prompt_names_the_site_and_asks_who_shows_the_code(request_: bytes) -> None:
+async def test_t2_the_prompt_names_the_site_and_asks_who_shows_the_code(
+    request_: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
     store = MemoryStore()
     assert (await phone(store).call(create(), peer=PEER))[0] == 0
     paper = Paper("yes")
@@ -117,6 +120,9 @@ async def test_t2_the_prompt_names_the_site_and_asks_who_shows_the_code(request_
     assert "site      example.com" in paper.text
     assert "are you signing in on the device that shows this code?" in paper.text
     assert "[y/N]" in paper.text
+    monkeypatch.setenv("TERM", "xterm")
+    assert (await phone(store, UnlockedConsent(TerminalConsent(paper))).call(request_, peer=PEER))[0] == 0
+    assert "site      \x1b[1mexample.com\x1b[0m\n" in paper.text
 
 
 @pytest.mark.parametrize("line", ["", "n", "sure"])
