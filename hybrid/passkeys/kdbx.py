@@ -1,83 +1,43 @@
 """KeePass databases (KDBX 3.1 and 4): read and write passkeys, or be the place where the phone keeps them.
 
-Through pykeepass, an optional part under the GPL that is loaded here and nowhere else. Other programs may have the same
-file open: it is read anew when it changed, and replaced as a whole. Changed entries go to their history first, entries
-and attributes of others stay as they are. Databases encrypted with Twofish are not read.
+Other programs may have the same file open: it is read anew when it changed, and replaced as a whole. Changed entries go
+to their history first, entries and attributes of others stay as they are. Entries and groups are in `kdbx_tree` and
+`kdbx_entry`, the bytes of the file in `kdbx_file`.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import io
 import os
 import stat
-import uuid
-import zlib
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import pykeepass
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from pykeepass.entry import Entry
-from pykeepass.exceptions import CredentialsError
-from pykeepass.kdbx_parsing import kdf_uuids
-
-from hybrid.errors import PortabilityError, PortabilityProblem, VaultError, VaultProblem
-from hybrid.passkeys import kdbx_entry
+from hybrid.errors import PortabilityError, VaultError, VaultProblem
+from hybrid.passkeys import kdbx_entry, kdbx_tree
 from hybrid.passkeys.kdbx_entry import FORMAT
+from hybrid.passkeys.kdbx_file import DatabaseKey, KdfCost, new_database, open_database, saved
 from hybrid.passkeys.portability import (
-    MAX_FILE_SIZE,
     Exported,
     Imported,
+    LeftOut,
     Report,
     UnusablePasskey,
-    b64url,
     checked,
-    from_b64url,
-    malformed,
     offered,
     read_file,
     take,
     write_private,
 )
 from hybrid.passkeys.store import Credential, CredentialState
-from hybrid.passkeys.vault_disk import locked
+from hybrid.passkeys.vault_disk import Stamp, locked
 
-_MAX_INFLATED = 256 << 20
-_MAX_MEMORY = 1 << 30
-_MAX_MEMORY_TIMES_ROUNDS = 64 << 30  # about a minute
-_MAX_LANES = 64
-_MAX_AES_ROUNDS = 20_000_000  # pykeepass runs them in Python, about a million a second
-_GROUP = "Passkeys"
-_SETTING = kdbx_entry.PREFIX + "SETTING_"
-_BINNED = (CredentialState.SUPERSEDED, CredentialState.DELETED)
+__all__ = ["DatabaseKey", "KdbxStore", "KdfCost", "open_kdbx", "read_kdbx", "write_kdbx"]
 
-
-@dataclass(frozen=True, slots=True)
-class KdfCost:
-    """Argon2id for a new database: `memory` in bytes, `rounds`, `lanes`."""
-
-    memory: int = 64 << 20
-    rounds: int = 10
-    lanes: int = 2
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class DatabaseKey:
-    """What opens a database: a password, the bytes of a key file, or both."""
-
-    password: str | None
-    key_file: bytes | None = None
-
-    def __repr__(self) -> str:
-        return "<DatabaseKey>"
-
-    def stream(self) -> io.BytesIO | None:
-        return io.BytesIO(self.key_file) if self.key_file is not None else None
+_HEAD_SIZE = 256  # seeds are in there that are new with every write
+_TRIES = 5  # to be faster than other programs
 
 
 def read_kdbx(data: bytes, key: DatabaseKey, *, absent_flags: bool = True) -> Imported:
@@ -86,18 +46,25 @@ def read_kdbx(data: bytes, key: DatabaseKey, *, absent_flags: bool = True) -> Im
     KeePassXC takes absent flags for 1 since 2.7.12, older versions for 0. Raises `PortabilityError`.
     """
     report = Report(FORMAT)
-    database = _open(data, key)
+    database = open_database(data, key)
 
     def build(entry: Any) -> Callable[[], Credential]:
         return lambda: replace(
             kdbx_entry.to_credential(entry, absent_flags=absent_flags, binned=False), origin_store=FORMAT
         )
 
-    bin_group = _bin_of(database)
-    entries = [entry for entry in _entries(database) if not _is_in(entry, bin_group)]
-    passkeys = [entry for entry in entries if kdbx_entry.is_passkey(entry)]
-    report.others = len(entries) - len(passkeys)
-    return take(((*kdbx_entry.names_of(entry), build(entry)) for entry in passkeys), report)
+    def passkeys() -> Iterator[tuple[str, str, Callable[[], Credential]]]:
+        bin_group = kdbx_tree.bin_of(database)
+        for entry in kdbx_tree.entries_of(database):
+            if kdbx_tree.is_in(entry, bin_group):
+                continue
+            texts = kdbx_entry.strings(entry)
+            if kdbx_entry.is_passkey(texts):
+                yield *kdbx_entry.names_in(texts), build(entry)
+            else:
+                report.others += 1
+
+    return take(passkeys(), report)
 
 
 def write_kdbx(
@@ -108,9 +75,14 @@ def write_kdbx(
     Raises `PortabilityError`.
     """
     report = Report(FORMAT)
-    database = _open(into, key) if into is not None else _new_database(key, cost or KdfCost())
-    places = {kdbx_entry.credential_id_of(entry): entry for entry in _entries(database) if kdbx_entry.is_passkey(entry)}
-    report.others = sum(1 for entry in _entries(database) if not kdbx_entry.is_passkey(entry))
+    database = open_database(into, key) if into is not None else new_database(key, cost or KdfCost())
+    places = {}
+    for entry in kdbx_tree.entries_of(database):
+        texts = kdbx_entry.strings(entry)
+        if kdbx_entry.is_passkey(texts):
+            places[kdbx_entry.credential_id_in(texts)] = entry
+        else:
+            report.others += 1
     new = []
     for credential in offered(credentials, report):
         try:
@@ -122,28 +94,81 @@ def write_kdbx(
         if entry is None:
             new.append(credential)
         else:
-            _remember(database, entry)
+            kdbx_tree.remember(database, entry)
             kdbx_entry.write(entry, credential)
-            _place(database, entry, credential.state)
+            kdbx_tree.settle(database, entry, credential.state, credential.modified_at)
         report.lost(credential, lost)
         report.lost(credential, kept, kept_for_us=True)
         report.moved.append(credential.credential_id)
-    _add(database, new)
-    return Exported(_saved(database), report)
+    kdbx_tree.add(database, new)
+    return Exported(saved(database), report)
 
 
-@dataclass(slots=True)
-class _Loaded:
-    """The database as it was read: its file's stamp, and the passkeys in it with their entries."""
+class _Contents:
+    """A database as it was read, and where its passkeys are. An entry is decoded when it is asked for."""
 
-    stamp: tuple[int, int, int]
-    database: Any
-    passkeys: list[tuple[Any, Credential]]
-    unreadable: Report
+    def __init__(self, database: Any, stamp: tuple[Stamp, bytes], *, absent_flags: bool) -> None:
+        self.database = database
+        self.stamp = stamp
+        self._absent_flags = absent_flags
+        self._places: dict[Any, tuple[bytes | None, str]] = {}  # by entry: id and RP id
+        self._by_id: dict[bytes | None, list[Any]] = {}
+        self._by_rp_id: dict[str, list[Any]] = {}
+        self._decoded: dict[Any, Credential | LeftOut] = {}
+        self._bin = kdbx_tree.bin_of(database)  # as it was: what is put there later has its state written on it
+        for entry in kdbx_tree.entries_of(database):
+            self._put(entry)
+
+    def touched(self, entry: Any) -> None:
+        """Look at an entry again, which was changed, added or taken out."""
+        if entry in self._places:
+            credential_id, rp_id = self._places.pop(entry)
+            self._by_id[credential_id].remove(entry)
+            self._by_rp_id[rp_id].remove(entry)
+            self._decoded.pop(entry, None)
+        if entry.getparent() is not None:
+            self._put(entry)
+
+    def entries(self, credential_ids: Collection[bytes]) -> list[tuple[Any, Credential]]:
+        """Those with these ids that can be used."""
+        found = (entry for credential_id in credential_ids for entry in self._by_id.get(credential_id, ()))
+        return [(entry, one) for entry in found if isinstance(one := self._decode(entry), Credential)]
+
+    def credentials(self, rp_id: str | None) -> list[Credential]:
+        entries = self._places if rp_id is None else self._by_rp_id.get(rp_id, ())
+        return [one for entry in entries if isinstance(one := self._decode(entry), Credential)]
+
+    def unreadable(self) -> Report:
+        report = Report(FORMAT)
+        for entry in self._places:
+            if isinstance(why := self._decode(entry), LeftOut):
+                report.leave_out(*kdbx_entry.names_in(kdbx_entry.strings(entry)), why)
+        return report
+
+    def _put(self, entry: Any) -> None:
+        texts = kdbx_entry.strings(entry)
+        if not kdbx_entry.is_passkey(texts):
+            return
+        credential_id, rp_id = kdbx_entry.credential_id_in(texts), kdbx_entry.names_in(texts)[0]
+        self._places[entry] = credential_id, rp_id
+        self._by_id.setdefault(credential_id, []).append(entry)
+        self._by_rp_id.setdefault(rp_id, []).append(entry)
+
+    def _decode(self, entry: Any) -> Credential | LeftOut:
+        if entry not in self._decoded:
+            binned = kdbx_tree.is_in(entry, self._bin)
+            try:
+                credential = kdbx_entry.to_credential(entry, absent_flags=self._absent_flags, binned=binned)
+                # The checks of an import, but nothing is changed: it is the owner's own database.
+                checked(credential, Report(FORMAT))
+                self._decoded[entry] = credential
+            except UnusablePasskey as unusable:
+                self._decoded[entry] = unusable.why
+        return self._decoded[entry]
 
 
 class KdbxStore:
-    """A `CredentialStore` in a KeePass database. Make it with `open_kdbx`.
+    """A `CredentialStore` in a KeePass database. Make it with `open_kdbx`; use it as a context, or call `close`.
 
     Removed and superseded passkeys lie in the recycle bin, if the database has one, so that other programs do not offer
     them either. New ones count as synced, because such a file is made to be carried about.
@@ -151,134 +176,155 @@ class KdbxStore:
 
     synced = True
 
-    def __init__(self, path: Path, key: DatabaseKey, *, absent_flags: bool = True) -> None:
+    def __init__(self, path: Path, key: DatabaseKey, contents: _Contents, *, absent_flags: bool = True) -> None:
         self._path = path
-        self._key = key
+        self._key: DatabaseKey | None = key
         self._absent_flags = absent_flags
-        self._loaded: _Loaded | None = None
+        self._contents: _Contents | None = contents
 
     def __repr__(self) -> str:
         return f"<KdbxStore {self._path}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget the key and the content, as far as Python does. The store cannot be used after that."""
+        self._key = self._contents = None
+
+    @property
+    def path(self) -> Path:
+        return self._path
 
     @property
     def label(self) -> str:
         return str(self._path)
 
     @property
+    def verifies(self) -> bool:
+        """Whether what opened it shows that its owner is there: a password does, a key file alone does not."""
+        return self._key is not None and self._key.password is not None
+
+    @property
     def unreadable(self) -> Report:
         """Entries that look like passkeys and cannot be used. They are left as they are."""
-        return self._load().unreadable
+        return self._load().unreadable()
 
     def credentials(self, rp_id: str | None = None) -> list[Credential]:
-        found = [credential for _, credential in self._load().passkeys if rp_id in (None, credential.rp_id)]
-        return sorted(found, key=lambda credential: credential.created_at)
+        return sorted(self._load().credentials(rp_id), key=lambda credential: credential.created_at)
 
     def find(self, credential_id: bytes) -> Credential | None:
-        for _, credential in self._load().passkeys:
-            if credential.credential_id == credential_id:
-                return credential
-        return None
+        found = self._load().entries([credential_id])
+        return found[0][1] if found else None
 
     def add(self, credential: Credential, *, superseding: Collection[bytes] = ()) -> None:
-        with self._change() as loaded:
-            _set_state(loaded, superseding, CredentialState.SUPERSEDED, credential.created_at)
-            _add(loaded.database, [credential])
+        def edit(contents: _Contents) -> bool:
+            _set_state(contents, superseding, CredentialState.SUPERSEDED, credential.created_at)
+            return _add(contents, [credential])
+
+        self._change(edit)
 
     def add_all(self, credentials: Sequence[Credential]) -> None:
-        """Keep all of them, or none: every write derives no key, but encrypts the whole file."""
-        if credentials:
-            with self._change() as loaded:
-                _add(loaded.database, credentials)
+        """Keep all of them, or none: every write encrypts the whole file."""
+        self._change(lambda contents: _add(contents, credentials))
 
     def set_state(self, credential_ids: Collection[bytes], state: CredentialState, at: int) -> None:
-        with self._change() as loaded:
-            _set_state(loaded, credential_ids, state, at)
+        self._change(lambda contents: _set_state(contents, credential_ids, state, at))
 
     def update(self, credential: Credential) -> None:
-        with self._change() as loaded:
-            for entry, old in loaded.passkeys:
-                if old.credential_id == credential.credential_id:
-                    _remember(loaded.database, entry)
-                    kdbx_entry.write(entry, credential)
-                    _place(loaded.database, entry, credential.state)
+        def edit(contents: _Contents) -> bool:
+            found = contents.entries([credential.credential_id])
+            for entry, _ in found:
+                kdbx_tree.remember(contents.database, entry)
+                kdbx_entry.write(entry, credential)
+                _settle(contents, entry, credential.state, credential.modified_at)
+            return bool(found)
+
+        self._change(edit)
 
     def note_use(self, credential_id: bytes, at: int) -> None:
-        with self._change() as loaded:
-            for entry, old in loaded.passkeys:
-                if old.credential_id == credential_id:
-                    kdbx_entry.write_use(entry, old.use_count + 1, at)
-                    if old.state is CredentialState.UNCONFIRMED:
-                        kdbx_entry.write_state(entry, CredentialState.ACTIVE, at)
+        def edit(contents: _Contents) -> bool:
+            found = contents.entries([credential_id])
+            for entry, old in found:
+                kdbx_entry.write_use(entry, old.use_count + 1, at)
+                if old.state is CredentialState.UNCONFIRMED:
+                    kdbx_entry.write_state(entry, CredentialState.ACTIVE, at)
+                contents.touched(entry)
+            return bool(found)
+
+        self._change(edit)
+
+    def purge(self, credential_ids: Collection[bytes]) -> None:
+        """Take passkeys out for good, and out of all histories. What else their entries hold stays."""
+
+        def edit(contents: _Contents) -> bool:
+            entries = [entry for entry, _ in contents.entries(credential_ids)]
+            kdbx_tree.purge(contents.database, entries, credential_ids, int(time.time()))
+            for entry in entries:
+                contents.touched(entry)
+            return bool(entries)
+
+        self._change(edit)
 
     def setting(self, name: str) -> bytes | None:
-        item = _setting_item(self._load().database, name)
-        try:
-            return from_b64url(item.findtext("Value")) if item is not None else None
-        except ValueError:
-            raise VaultError("a setting in the database is damaged", VaultProblem.CORRUPT) from None
+        return kdbx_tree.setting(self._load().database, name)
 
     def keep_setting(self, name: str, value: bytes | None) -> None:
-        with self._change() as loaded:
-            data = _custom_data(loaded.database)
-            item = _setting_item(loaded.database, name)
-            if item is not None:
-                data.remove(item)
-            if value is not None:
-                item = data.makeelement("Item")
-                for tag, text in (("Key", _SETTING + name), ("Value", b64url(value))):
-                    element = item.makeelement(tag)
-                    element.text = text
-                    item.append(element)
-                data.append(item)
+        def edit(contents: _Contents) -> bool:
+            if kdbx_tree.setting(contents.database, name) == value:
+                return False
+            kdbx_tree.keep_setting(contents.database, name, value)
+            return True
+
+        self._change(edit)
 
     # the file
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> _Contents:
         """Read the file if it is not the one that was read last. Raises `VaultError`."""
+        if self._key is None:
+            raise VaultError(f"{self._path} is closed", VaultProblem.ACCESS)
+        known = self._contents
         try:
             stamp = _stamp(self._path)
-            if self._loaded is None or self._loaded.stamp != stamp:
-                self._loaded = self._decoded(stamp, _open(read_file(self._path), self._key))
+            if known is not None and known.stamp == stamp:
+                return known
+            before = known.database if known is not None else None
+            database = open_database(read_file(self._path), self._key, before=before)
         except FileNotFoundError:
             raise VaultError(f"{self._path} is not there any more", VaultProblem.MISSING) from None
         except OSError as error:
             raise VaultError(f"{self._path} cannot be used: {error.strerror}", VaultProblem.ACCESS) from error
         except PortabilityError as error:
             raise VaultError(str(error), VaultProblem.CORRUPT) from error
-        return self._loaded
+        self._contents = _Contents(database, stamp, absent_flags=self._absent_flags)
+        return self._contents
 
-    def _decoded(self, stamp: tuple[int, int, int], database: Any) -> _Loaded:
-        loaded = _Loaded(stamp, database, [], Report(FORMAT))
-        bin_group = _bin_of(database)
-        for entry in _entries(database):
-            if kdbx_entry.is_passkey(entry):
-                try:
-                    credential = kdbx_entry.to_credential(
-                        entry, absent_flags=self._absent_flags, binned=_is_in(entry, bin_group)
-                    )
-                    # The checks of an import, but nothing is changed: it is the owner's own database.
-                    checked(credential, Report(FORMAT))
-                except UnusablePasskey as unusable:
-                    loaded.unreadable.leave_out(*kdbx_entry.names_of(entry), unusable.why)
-                else:
-                    loaded.passkeys.append((entry, credential))
-        return loaded
+    def _change(self, edit: Callable[[_Contents], bool]) -> None:
+        """Edit the database as it is now and put it on disk, unless `edit` finds nothing to do. Raises `VaultError`.
 
-    @contextmanager
-    def _change(self) -> Iterator[_Loaded]:
-        """Edit the database as it is now; when the block ends well, it is on disk. Raises `VaultError`."""
+        Other programs know nothing of our lock. If one writes while this does, its file is read and edited again.
+        """
         with locked(self._path):
-            loaded = self._load()
-            self._loaded = None  # half-edited if anything goes wrong from here on
-            yield loaded
-            data = _saved(loaded.database)
-            try:
-                mode = stat.S_IMODE(os.stat(self._path).st_mode)
-                write_private(self._path, data, overwrite=True, mode=mode)
-                stamp = _stamp(self._path)
-            except (PortabilityError, OSError) as error:
-                raise VaultError(f"{self._path} cannot be written: {error}", VaultProblem.ACCESS) from error
-            self._loaded = self._decoded(stamp, loaded.database)
+            for _ in range(_TRIES):
+                contents = self._load()
+                self._contents = None  # half-edited if anything goes wrong from here on
+                if edit(contents):
+                    try:
+                        data = saved(contents.database)
+                        if _stamp(self._path) != contents.stamp:
+                            continue
+                        mode = stat.S_IMODE(os.stat(self._path).st_mode)
+                        stamp = write_private(self._path, data, overwrite=True, mode=mode)
+                    except (PortabilityError, OSError) as error:
+                        raise VaultError(f"{self._path} cannot be written: {error}", VaultProblem.ACCESS) from error
+                    contents.stamp = stamp, data[:_HEAD_SIZE]
+                self._contents = contents
+                return
+        raise VaultError(f"another program keeps {self._path} busy", VaultProblem.BUSY)
 
 
 def open_kdbx(
@@ -292,253 +338,37 @@ def open_kdbx(
     # The real place, so that a symbolic link to a database stays one when the file is replaced.
     path = Path(os.path.realpath(path))
     if create and not path.exists():
-        write_private(path, _saved(_new_database(key, cost or KdfCost())))
-    _open(read_file(path), key)
-    return KdbxStore(path, key, absent_flags=absent_flags)
+        write_private(path, saved(new_database(key, cost or KdfCost())))
+    data = read_file(path)
+    database = open_database(data, key)
+    stamp = _stamp(path)
+    if stamp[1] != data[:_HEAD_SIZE]:  # replaced in between, so the first use reads it again
+        stamp = stamp[0], b""
+    return KdbxStore(path, key, _Contents(database, stamp, absent_flags=absent_flags), absent_flags=absent_flags)
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    status = os.stat(path)
-    return status.st_ino, status.st_mtime_ns, status.st_size
+def _stamp(path: Path) -> tuple[Stamp, bytes]:
+    with open(path, "rb") as file:
+        return Stamp.of(file.fileno()), file.read(_HEAD_SIZE)
 
 
-# --- entries ---------------------------------------------------------------------------------------------------------
+def _add(contents: _Contents, credentials: Sequence[Credential]) -> bool:
+    for entry in kdbx_tree.add(contents.database, credentials):
+        contents.touched(entry)
+    return bool(credentials)
 
 
-def _entries(database: Any) -> Iterator[Any]:
-    """Elements of all entries, those of the histories not among them."""
-    return (entry for entry in database.tree.getroot().iter("Entry") if entry.getparent().tag == "Group")
+def _set_state(contents: _Contents, credential_ids: Collection[bytes], state: CredentialState, at: int) -> bool:
+    found = contents.entries(credential_ids)
+    for entry, _ in found:
+        kdbx_tree.remember(contents.database, entry)
+        kdbx_entry.write_state(entry, state, at)
+        _settle(contents, entry, state, at)
+    return bool(found)
 
 
-def _bin_of(database: Any) -> Any | None:
-    wanted = database.tree.getroot().findtext("Meta/RecycleBinUUID")
-    for group in database.tree.getroot().iter("Group"):
-        if wanted and group.findtext("UUID") == wanted:
-            return group
-    return None
-
-
-def _is_in(entry: Any, group: Any | None) -> bool:
-    return group is not None and any(ancestor is group for ancestor in entry.iterancestors("Group"))
-
-
-def _add(database: Any, credentials: Sequence[Credential]) -> None:
-    if not credentials:
-        return
-    home = _home_of(database)  # once: finding groups walks through all entries
-    for credential in credentials:
-        entry = Entry(
-            title=kdbx_entry.clean(credential.rp_name) or credential.rp_id,
-            username=kdbx_entry.clean(credential.user_name),
-            url=f"https://{credential.rp_id}",
-            kp=database,
-        )
-        entry.uuid = uuid.uuid4()  # the library's own tells the time and the network card
-        home.append(entry)
-        kdbx_entry.write(entry._element, credential)
-        if credential.state in _BINNED:
-            _place(database, entry._element, credential.state)
-
-
-def _home_of(database: Any) -> Any:
-    root = database.root_group
-    for group in root.subgroups:
-        if group.name == _GROUP and group._element is not _bin_of(database):
-            return group
-    group = database.add_group(root, _GROUP)
-    group.uuid = uuid.uuid4()
-    return group
-
-
-def _set_state(loaded: _Loaded, credential_ids: Collection[bytes], state: CredentialState, at: int) -> None:
-    for entry, old in loaded.passkeys:
-        if old.credential_id in credential_ids:
-            _remember(loaded.database, entry)
-            kdbx_entry.write_state(entry, state, at)
-            _place(loaded.database, entry, state)
-
-
-def _place(database: Any, entry: Any, state: CredentialState) -> None:
-    """Into the recycle bin, or out of it, as its state wants."""
-    binned = _is_in(entry, _bin_of(database))
-    if state in _BINNED and not binned:
-        if database.tree.getroot().findtext("Meta/RecycleBinEnabled") != "False":
-            database.trash_entry(Entry(element=entry, kp=database))
-    elif state not in _BINNED and binned:
-        _home_of(database).append(Entry(element=entry, kp=database))
-
-
-def _remember(database: Any, entry: Any) -> None:
-    """Put the entry as it is into its history, which keeps as many versions as the database says."""
-    text = database.tree.getroot().findtext("Meta/HistoryMaxItems") or ""
-    most = int(text) if text.removeprefix("-").isdigit() and len(text) < 10 else -1
-    if most == 0:
-        return
-    version = copy.deepcopy(entry)
-    history = entry.find("History")
-    old = version.find("History")
-    if old is not None:
-        version.remove(old)
-    if history is None:
-        history = entry.makeelement("History")
-        entry.append(history)
-    history.append(version)
-    versions = history.findall("Entry")
-    for oldest in versions[: len(versions) - most] if most > 0 else ():
-        history.remove(oldest)
-
-
-def _custom_data(database: Any) -> Any:
-    meta = database.tree.getroot().find("Meta")
-    data = meta.find("CustomData")
-    if data is None:
-        data = meta.makeelement("CustomData")
-        meta.append(data)
-    return data
-
-
-def _setting_item(database: Any, name: str) -> Any | None:
-    for item in _custom_data(database).findall("Item"):
-        if item.findtext("Key") == _SETTING + name:
-            return item
-    return None
-
-
-# --- bytes -----------------------------------------------------------------------------------------------------------
-
-
-def _open(data: bytes, key: DatabaseKey) -> Any:
-    """Decrypt a database, with the work it may ask for bounded first. Raises `PortabilityError`."""
-    if len(data) > MAX_FILE_SIZE:
-        raise PortabilityError("the database is too large", PortabilityProblem.TOO_LARGE)
-    try:
-        _check_cost(pykeepass.PyKeePass(io.BytesIO(data), transformed_key=bytes(32), decrypt=False))
-        head = pykeepass.PyKeePass(io.BytesIO(data), password=key.password, keyfile=key.stream(), decrypt=False)
-        _check_inflated(head.kdbx, data)
-        database = pykeepass.PyKeePass(
-            io.BytesIO(data), password=key.password, keyfile=key.stream(), transformed_key=head.transformed_key
-        )
-        if database.root_group is None or database.tree.getroot().find("Meta") is None:
-            raise malformed("the database has no root group")
-    except PortabilityError:
-        raise
-    except CredentialsError:
-        raise PortabilityError("the password or the key file is wrong", PortabilityProblem.KEY) from None
-    except Exception:  # a foreign parser on somebody's bytes: it raises whatever its parts do
-        if data[:4] != b"\x03\xd9\xa2\x9a":
-            raise PortabilityError("the file is not a KeePass database", PortabilityProblem.FORMAT) from None
-        raise malformed("the database is damaged") from None
-    return database
-
-
-def _check_cost(database: Any) -> None:
-    header = _header(database.kdbx)
-    if database.version[0] not in (3, 4):
-        raise PortabilityError("the database has another version than KDBX 3 or 4", PortabilityProblem.VERSION)
-    if database.version[0] == 3:
-        allowed = _whole(header.transform_rounds.data) <= _MAX_AES_ROUNDS
-    else:
-        allowed = _is_bearable({name: item.value for name, item in header.kdf_parameters.data.dict.items()})
-    if not allowed:
-        raise PortabilityError("opening this database would take absurd work", PortabilityProblem.TOO_LARGE)
-
-
-def _is_bearable(parameters: dict[str, Any]) -> bool:
-    if parameters["$UUID"] == kdf_uuids["aeskdf"]:
-        return _whole(parameters["R"]) <= _MAX_AES_ROUNDS
-    memory, rounds, lanes = (_whole(parameters[name]) for name in ("M", "I", "P"))
-    return memory <= _MAX_MEMORY and memory * rounds <= _MAX_MEMORY_TIMES_ROUNDS and lanes <= _MAX_LANES
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise malformed("the database has no proper key derivation")
-    return value
-
-
-def _header(kdbx: Any) -> Any:
-    return kdbx.header.value.dynamic_header
-
-
-def _check_inflated(kdbx: Any, data: bytes) -> None:
-    """See how large the content is: the library inflates it without a bound.
-
-    With a wrong key this is noise that does not inflate at all, and the library says so later.
-    """
-    header = _header(kdbx)
-    if not header.compression_flags.data.compression:
-        return
-    key = hashlib.sha256(header.master_seed.data + kdbx.body.transformed_key).digest()
-    iv = header.encryption_iv.data
-    cipher: Cipher[Any]
-    match header.cipher_id.data:
-        case "aes256":
-            cipher = Cipher(algorithms.AES(key), modes.CBC(iv))
-        case "chacha20":
-            cipher = Cipher(algorithms.ChaCha20(key, bytes(4) + iv), None)
-        case _:
-            raise PortabilityError("the database is encrypted with Twofish", PortabilityProblem.VERSION)
-    pieces = _pieces_3 if kdbx.header.value.major_version == 3 else _pieces_4
-    inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    size = 0
-    for piece in pieces(data[len(kdbx.header.data) :], cipher):
-        while piece and not inflater.eof:
-            try:
-                size += len(inflater.decompress(piece, 1 << 20))
-            except zlib.error:
-                return
-            if size > _MAX_INFLATED:
-                raise PortabilityError("the database is too large inside", PortabilityProblem.TOO_LARGE)
-            piece = inflater.unconsumed_tail
-
-
-def _pieces_4(body: bytes, cipher: Cipher[Any]) -> Iterator[bytes]:
-    """What the blocks hold, after two checksums; each has a tag and its size in front, and is encrypted."""
-    decryptor = cipher.decryptor()
-    for block in _blocks(body[64:], 32):
-        yield decryptor.update(block)
-
-
-def _pieces_3(body: bytes, cipher: Cipher[Any]) -> Iterator[bytes]:
-    """The same in KDBX 3: the blocks are inside, with a number more in front, after 32 bytes that prove the key."""
-    return _blocks(cipher.decryptor().update(body)[32:], 36)
-
-
-def _blocks(data: bytes, size_at: int) -> Iterator[bytes]:
-    start, head = 0, size_at + 4
-    while start + head <= len(data):
-        size = int.from_bytes(data[start + size_at : start + head], "little")
-        yield data[start + head : start + head + size]
-        start += head + size
-        if not size:
-            return
-
-
-def _new_database(key: DatabaseKey, cost: KdfCost) -> Any:
-    buffer = io.BytesIO()
-    database = pykeepass.PyKeePass(pykeepass.pykeepass.BLANK_DATABASE_LOCATION, "password")
-    parameters = _header(database.kdbx).kdf_parameters.data.dict
-    parameters["$UUID"].value = kdf_uuids["argon2id"]
-    parameters["M"].value, parameters["I"].value, parameters["P"].value = cost.memory, cost.rounds, cost.lanes
-    database.password = key.password
-    database.keyfile = key.stream()
-    database.save(buffer)
-    return _open(buffer.getvalue(), key)
-
-
-def _saved(database: Any) -> bytes:
-    """The bytes of the file, seen to open again: somebody's other secrets are in it as well.
-
-    Seeds and nonce are new each time; the salt of the passphrase stays, so that its key need not be derived anew.
-    """
-    meta = database.tree.getroot().find("Meta")
-    header_hash = meta.find("HeaderHash")  # of KDBX 3, over the old header; it may be absent
-    if header_hash is not None:
-        meta.remove(header_hash)
-    buffer = io.BytesIO()
-    database.save(buffer, transformed_key=database.transformed_key)
-    data = buffer.getvalue()
-    again = pykeepass.PyKeePass(io.BytesIO(data), transformed_key=database.transformed_key)
-    if len(list(_entries(again))) != len(list(_entries(database))):
-        raise malformed("the database would lose entries by writing it")
-    return data
+def _settle(contents: _Contents, entry: Any, state: CredentialState, at: int) -> None:
+    holder = kdbx_tree.settle(contents.database, entry, state, at)
+    contents.touched(entry)
+    if holder is not entry:
+        contents.touched(holder)

@@ -8,7 +8,7 @@ Works on XML elements of KDBX and loads no library of its own: opening and savin
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -44,12 +44,17 @@ OLD_USERNAME = "KPXC_PASSKEY_USERNAME"  # likewise
 PREFIX = "FIDO_HYBRID_"
 _STATE = PREFIX + "STATE"
 _SHARED_PROTECTED = (CREDENTIAL_ID, PRIVATE_KEY, USER_HANDLE, PRF)
+_FAMILY = ("KPEX_PASSKEY_", OLD_USERNAME, PREFIX)
+_LABELS = ("Title", "UserName", "URL")
 _TRUE = ("1", "true")
 _MAX_TEXT = 1 << 20
 _YEAR_ONE = 62_135_596_800  # seconds from the year 1, where KDBX 4 counts from, to 1970
 
 # What the shared attributes and the entry itself have a place for. KPEX_PASSKEY_PRF is read by KeePassDX alone so far.
 _SHARED_PARTS = (Loss.TIMES, Loss.BACKUP_FLAGS, Loss.USE)
+
+
+Texts = Mapping[str, str]  # the string attributes of an entry, as `strings` gives them
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +116,18 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def is_passkey(entry: Any) -> bool:
-    """Whether an entry holds a passkey: its private key's attribute marks it."""
-    return PRIVATE_KEY in strings(entry)
+def is_passkey(texts: Texts) -> bool:
+    """Whether an entry with these attributes holds a passkey: its private key's marks it."""
+    return PRIVATE_KEY in texts
 
 
-def names_of(entry: Any) -> tuple[str, str]:
+def names_in(texts: Texts) -> tuple[str, str]:
     """RP id and user name as the entry has them, for a report."""
-    texts = strings(entry)
     return texts.get(RELYING_PARTY, ""), texts.get(OLD_USERNAME) or texts.get(USERNAME, "")
 
 
-def credential_id_of(entry: Any) -> bytes | None:
+def credential_id_in(texts: Texts) -> bytes | None:
     """The id as the entry has it, None if it cannot be read."""
-    texts = strings(entry)
     try:
         return from_b64url(texts.get(OLD_CREDENTIAL_ID) or texts.get(CREDENTIAL_ID))
     except ValueError:
@@ -145,15 +148,15 @@ def to_credential(entry: Any, *, absent_flags: bool, binned: bool) -> Credential
     """
     texts = strings(entry)
     private_key = from_pem(texts.get(PRIVATE_KEY))
-    credential_id = credential_id_of(entry)
+    credential_id = credential_id_in(texts)
     if credential_id is None:
         raise UnusablePasskey(LeftOut.CREDENTIAL_ID)
-    rp_id, user_name = names_of(entry)
+    rp_id, user_name = names_in(texts)
     own = _own_fields(texts)
     algorithms = algorithms_of(private_key)
     algorithm = own.pop("algorithm", None)
     if "secret_uv" not in own and texts.get(PRF):
-        own["secret_uv"] = _standard_base64(texts[PRF])
+        own["secret_uv"] = _from_standard_base64(texts[PRF])
     state = own.pop("state", CredentialState.ACTIVE)
     if binned and state not in (CredentialState.SUPERSEDED, CredentialState.HIDDEN):
         state = CredentialState.DELETED
@@ -196,7 +199,7 @@ def write(entry: Any, credential: Credential) -> None:
         if old in texts:  # it wins where both are there
             shared[old] = shared[new]
     if credential.secret_uv is not None:
-        shared[PRF] = base64.b64encode(credential.secret_uv).decode()
+        shared[PRF] = standard_base64(credential.secret_uv)
     else:
         _remove(entry, PRF)
     for name, value in shared.items():
@@ -231,6 +234,42 @@ def write_use(entry: Any, count: int, at: int | None) -> None:
         _set_time(entry, "LastAccessTime", at)
 
 
+def note_move(entry: Any, at: int) -> None:
+    """That an entry came into another group, which tells a merge where it belongs."""
+    _set_time(entry, "LocationChanged", at)
+
+
+def holds_more(entry: Any) -> bool:
+    """Whether there is something in an entry that its owner would miss, beside a passkey and what names it."""
+    foreign = (text for name, text in strings(entry).items() if name not in _LABELS and not name.startswith(_FAMILY))
+    return any(foreign) or entry.find("Binary") is not None
+
+
+def strip(entry: Any, at: int | None = None) -> None:
+    """Take the passkey out of an entry, its history not looked at. `at`: when, if this is a change of the entry."""
+    for element in entry.findall("String"):
+        if (element.findtext("Key") or "").startswith(_FAMILY):
+            entry.remove(element)
+    tags = entry.find("Tags")
+    if tags is not None and tags.text:
+        tags.text = ";".join(tag for tag in tags.text.replace(",", ";").split(";") if tag != TAG)
+    if at is not None:
+        _set_time(entry, "LastModificationTime", at)
+
+
+def strip_others(entry: Any) -> None:
+    """Leave nothing in an entry but the passkey and what names it."""
+    for element in entry.findall("String"):
+        name = element.findtext("Key") or ""
+        if name == "Password":  # every entry has one
+            element.find("Value").text = None
+        elif name not in _LABELS and not name.startswith(_FAMILY):
+            entry.remove(element)
+    for tag in ("History", "Binary"):
+        for element in entry.findall(tag):
+            entry.remove(element)
+
+
 def clean(text: str) -> str:
     """`text` without what XML has no way to write."""
     return "".join(
@@ -244,8 +283,13 @@ def clean(text: str) -> str:
 def strings(entry: Any) -> dict[str, str]:
     """The string attributes of an entry, without its history's."""
     found = {}
-    for element in entry.findall("String"):
-        name, value = element.findtext("Key"), element.findtext("Value") or ""
+    for element in entry.iterchildren("String"):
+        name, value = None, ""
+        for child in element:  # not by name, which takes three times as long
+            if child.tag == "Key":
+                name = child.text
+            elif child.tag == "Value":
+                value = child.text or ""
         if name is not None and len(value) <= _MAX_TEXT:
             found[name] = value
     return found
@@ -304,7 +348,7 @@ def _bytes(text: str | None, why: LeftOut) -> bytes:
         raise UnusablePasskey(why) from None
 
 
-def _standard_base64(text: str) -> bytes:
+def _from_standard_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError:
@@ -337,11 +381,17 @@ def _time(entry: Any, name: str, default: int) -> int:
 
 
 def _set_time(entry: Any, name: str, seconds: int) -> None:
-    """In the way that the entry has it: KDBX 3 writes ISO 8601."""
     element = entry.find(f"Times/{name}")
-    if element is None:
-        return
-    if ":" in (element.text or ""):
-        element.text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    else:
-        element.text = base64.b64encode((seconds + _YEAR_ONE).to_bytes(8, "little")).decode()
+    if element is not None:
+        element.text = written_time(seconds, like=element.text)
+
+
+def written_time(seconds: int, *, like: str | None) -> str:
+    """A time in the way of another one in the database: KDBX 3 writes ISO 8601."""
+    if ":" in (like or ""):
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return standard_base64((seconds + _YEAR_ONE).to_bytes(8, "little"))
+
+
+def standard_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from hybrid.errors import PortabilityError, PortabilityProblem
 from hybrid.passkeys.store import Credential, CredentialState, CredentialStore
+from hybrid.passkeys.vault_disk import Stamp
 
 try:
     from cryptography.hazmat.primitives.asymmetric import mldsa
@@ -577,7 +578,7 @@ def access_problems(path: Path) -> Iterator[None]:
         raise PortabilityError(f"{path} cannot be used: {why}", problem) from error
 
 
-def write_private(path: Path, data: bytes, *, overwrite: bool = False, mode: int = 0o600) -> None:
+def write_private(path: Path, data: bytes, *, overwrite: bool = False, mode: int = 0o600) -> Stamp:
     """Put `data` at `path`, readable by its owner only, on disk when this returns. Raises `PortabilityError`.
 
     After a crash there is the old file or the new one. Without `overwrite` a file that is there stays.
@@ -591,6 +592,7 @@ def write_private(path: Path, data: bytes, *, overwrite: bool = False, mode: int
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+                stamp = Stamp.of(file.fileno())
             if overwrite:
                 os.replace(temporary, path)
             else:
@@ -603,3 +605,4 @@ def write_private(path: Path, data: bytes, *, overwrite: bool = False, mode: int
             os.fsync(folder)
         finally:
             os.close(folder)
+    return stamp

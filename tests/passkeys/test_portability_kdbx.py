@@ -15,7 +15,7 @@ import pytest
 pykeepass = pytest.importorskip("pykeepass", reason="needs the extra kdbx")
 
 from hybrid.errors import PortabilityError, PortabilityProblem, VaultError, VaultProblem  # noqa: E402
-from hybrid.passkeys import kdbx, kdbx_entry  # noqa: E402
+from hybrid.passkeys import kdbx, kdbx_entry, kdbx_file  # noqa: E402
 from hybrid.passkeys.kdbx import DatabaseKey, KdbxStore, open_kdbx, read_kdbx, write_kdbx  # noqa: E402
 from hybrid.passkeys.portability import (  # noqa: E402
     Exported,
@@ -480,7 +480,7 @@ def test_kdbx_3_is_held_to_the_same_bounds(monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert read_kdbx(bomb, KEY).report.others == 1
     with monkeypatch.context() as patch:
-        patch.setattr(kdbx, "_MAX_INFLATED", 1 << 20)
+        patch.setattr(kdbx_file, "_MAX_INFLATED", 1 << 20)
         assert problem_of(bomb) is PortabilityProblem.TOO_LARGE
     rounds = bytearray(KDBX_3)
     start = rounds.index(b"\x06\x08\x00") + 3
@@ -499,7 +499,7 @@ def test_a_database_that_inflates_to_much_is_refused(monkeypatch: pytest.MonkeyP
     bomb = edited(EMPTY, edit)
     assert len(bomb) < 1 << 20 < len(zlib.compress(b"")) + (3 << 20)
     assert read_kdbx(bomb, KEY).report.others == 1
-    monkeypatch.setattr(kdbx, "_MAX_INFLATED", 1 << 20)
+    monkeypatch.setattr(kdbx_file, "_MAX_INFLATED", 1 << 20)
     assert problem_of(bomb) is PortabilityProblem.TOO_LARGE
 
 
