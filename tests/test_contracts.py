@@ -51,6 +51,8 @@ PLANTS = [
     ("tunnel_server/app.py", "import hybrid.client", {RELAY}),
     ("tunnel_server/relay.py", "import hybrid.protocol.qr", {RELAY}),
     ("tunnel_server/relay.py", "import websockets", {RELAY_CORE}),
+    ("tunnel_server/frames.py", "import websockets.speedups", {RELAY_CORE}),
+    ("tunnel_server/http_head.py", "import asyncio", {RELAY_CORE}),
     ("hybrid/passkeys/engine.py", "import tunnel_server", {START_RELAY}),
 ]
 

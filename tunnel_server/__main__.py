@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import math
 import os
 import resource
 import signal
 import ssl
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import click
 
 from tunnel_server.app import Server, serve
+from tunnel_server.client_address import Network
 from tunnel_server.relay import Limits
 
 EXIT_USAGE = 2
@@ -46,6 +49,8 @@ class _Settings:
     limits: Limits
     origins: tuple[str, ...]
     limit_loopback: bool
+    proxies: tuple[Network, ...]
+    proxy_protocol: bool
     drain: float
 
 
@@ -59,6 +64,8 @@ def _is_loopback(host: str) -> bool:
 def _tls(cert: Path, key: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0  # hardly anybody comes back, and each ticket costs time and memory
     try:
         # An empty password: a key that needs one must fail here and not ask on a terminal that nobody watches.
         context.load_cert_chain(cert, key, password="")
@@ -104,8 +111,19 @@ def _raise_file_limit(limits: Limits) -> Limits:
     return limits
 
 
+def _log_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the event loop complains about, without the sockets and addresses that it would name."""
+    exc = context.get("exception")
+    if isinstance(exc, OSError):
+        reason = os.strerror(exc.errno) if exc.errno else "no reason given"
+        logger.warning("%s: %s", context["message"], reason)
+    else:
+        logger.error("%s", context["message"], exc_info=exc)
+
+
 async def _run(settings: _Settings) -> int:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_trouble)
     try:
         async with serve(
             settings.host,
@@ -114,6 +132,8 @@ async def _run(settings: _Settings) -> int:
             limits=settings.limits,
             origins=settings.origins,
             limit_loopback=settings.limit_loopback,
+            proxies=settings.proxies,
+            proxy_protocol=settings.proxy_protocol,
         ) as server:
             signals: asyncio.Queue[int] = asyncio.Queue()
             for wanted in (signal.SIGTERM, signal.SIGINT):
@@ -160,16 +180,43 @@ _LIMIT_OPTIONS = {
     "lifetime": ("--lifetime", "Seconds a tunnel lives in all."),
     "head": ("--head", "Seconds for the TLS handshake and the request head."),
     "linger": ("--linger", "Seconds to wait for the end of a connection that was closed or refused."),
+    "stall": ("--stall", "Seconds for a side to read what makes the other side wait."),
     "connections": ("--max-connections", "Connections at once."),
+    "tunnels": ("--max-tunnels", "Tunnels at once."),
+    "buffered": ("--max-buffered", "Bytes of early and of unfinished messages, of all connections together."),
     "per_address": ("--max-per-address", "Connections at once from one IPv4 address or IPv6 /64."),
+    "new_per_minute": ("--new-per-minute", "Tunnels that one of those may create in a minute."),
+    "addresses": ("--addresses", "Addresses remembered for that."),
 }
+
+
+class _Seconds(click.FloatRange):
+    """A time; neither infinity nor what is no number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no time", param, ctx)
+        return number
+
+
+class _Networks(click.ParamType[Network]):
+    """An address, or a network as ADDRESS/BITS."""
+
+    name = "network"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Network:
+        try:
+            return ipaddress.ip_network(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
 
 
 def _limit_options(command: click.Command) -> click.Command:
     """Add an option for every field of `Limits`, with its default."""
     for limit in fields(Limits):
         flag, text = _LIMIT_OPTIONS[limit.name]
-        kind = click.FloatRange(min=0, min_open=True) if limit.type == "float" else click.IntRange(min=1)
+        kind = _Seconds(min=0, min_open=True) if limit.type == "float" else click.IntRange(min=1)
         command.params.append(
             click.Option([flag, limit.name], type=kind, default=limit.default, show_default=True, help=text)
         )
@@ -187,8 +234,24 @@ def _limit_options(command: click.Command) -> click.Command:
 @click.option("--origin", "origins", multiple=True, metavar="ORIGIN", help="Refuse other Origin headers; repeatable.")
 @click.option("--limit-loopback", is_flag=True, help="Apply limits per address to loopback addresses too.")
 @click.option(
+    "--trusted-proxy",
+    "proxies",
+    multiple=True,
+    type=_Networks(),
+    metavar="ADDRESS[/BITS]",
+    help="Believe the X-Forwarded-For of this proxy; repeatable.",
+)
+@click.option("--proxy-protocol", is_flag=True, help="Trusted proxies speak the PROXY protocol, version 2, instead.")
+@click.option(
+    "--loop",
+    type=click.Choice(["auto", "asyncio", "uvloop"]),
+    default="auto",
+    show_default=True,
+    help="Event loop; auto takes uvloop where it is installed.",
+)
+@click.option(
     "--drain",
-    type=click.FloatRange(min=0),
+    type=_Seconds(min=0),
     default=30.0,
     show_default=True,
     help="Seconds that tunnels get to end after SIGTERM.",
@@ -209,6 +272,9 @@ def command(
     plain: bool,
     origins: tuple[str, ...],
     limit_loopback: bool,
+    proxies: tuple[Network, ...],
+    proxy_protocol: bool,
+    loop: str,
     drain: float,
     log_level: str,
     **limits: Any,  # the fields of Limits, typed by click
@@ -224,9 +290,31 @@ def command(
         limits=_raise_file_limit(Limits(**limits)),
         origins=origins,
         limit_loopback=limit_loopback,
+        proxies=proxies,
+        proxy_protocol=proxy_protocol,
         drain=drain,
     )
-    return asyncio.run(_run(settings))
+    if proxy_protocol and not proxies:
+        raise CommandError(
+            "--proxy-protocol needs to know whom to believe", "name the proxies with --trusted-proxy", EXIT_USAGE
+        )
+    with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
+        return runner.run(_run(settings))
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Maker of the event loop called `name`; None for asyncio's own."""
+    if name == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError as exc:
+        if name == "auto":
+            return None
+        raise CommandError(
+            "uvloop is not installed", "install fido-hybrid[relay], or take --loop asyncio", EXIT_USAGE
+        ) from exc
+    return uvloop.new_event_loop
 
 
 _limit_options(command)

@@ -11,12 +11,15 @@ A tunnel goes through: pending (one seat taken) -> joined (consumed: nobody else
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass, field, fields
 from typing import Generic, TypeVar
 
 from hybrid.protocol.tunnel import Connect, Contact, New, Target
+from tunnel_server.frames import Code as Code
+from tunnel_server.observing import Observer, Outcome, Unobserved
+from tunnel_server.rates import Rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +36,19 @@ class Limits:
     lifetime: float = 600.0  # a tunnel in all
     head: float = 10.0  # TLS handshake and request head together
     linger: float = 10.0  # waiting for the TCP end after a close or a refusal
+    stall: float = 30.0  # for a side to read what makes the other side wait
     connections: int = 16384  # open at once
+    tunnels: int = 8192  # pending or joined at once
+    buffered: int = 256 * 1024 * 1024  # bytes of early and of unfinished messages, of all connections together
     per_address: int = 64  # open at once from one IPv4 address or IPv6 /64
+    new_per_minute: int = 60  # tunnels that one of those may create in a minute
+    addresses: int = 32768  # remembered for that
 
-
-class Code(IntEnum):
-    """Why a tunnel ends: WebSocket close codes, given to both sides."""
-
-    LEFT = 1000  # the peer left
-    VANISHED = 1001  # the peer vanished, or the relay stops
-    PROTOCOL = 1002  # unmasked, reserved bits or otherwise illegal
-    TEXT = 1003  # only binary messages are forwarded
-    LIMIT = 1008  # a limit or the time
-    SIZE = 1009  # a message is too long
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"the limit {limit.name} is {value}, but must be a number above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +70,13 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Forward:
-    """Send one binary message."""
+    """Send one binary message, whose `frame` the caller made."""
 
     connection: int
-    message: bytes
+    frame: bytes
 
     def __repr__(self) -> str:
-        return f"<Forward {len(self.message)} bytes to {self.connection}>"
+        return f"<Forward {len(self.frame)} bytes to {self.connection}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ _BUSY_RETRY = 5
 _DRAINING_RETRY = 30
 _CONTACT_RETRY = 300
 
+_NO_MESSAGES: list[bytes] = []  # of every tunnel that has been joined
+
 _Key = TypeVar("_Key")
 
 
@@ -107,12 +112,17 @@ class _Timer(Generic[_Key]):
         self._seconds = seconds
         self._started: OrderedDict[_Key, float] = OrderedDict()
 
-    def start(self, key: _Key, now: float) -> None:
+    def start(self, key: _Key, now: float) -> float:
+        """Start, or start again; when it will strike."""
         self._started[key] = now
         self._started.move_to_end(key)
+        return now + self._seconds
 
     def stop(self, key: _Key) -> None:
         self._started.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._started)
 
     def running(self, key: _Key) -> bool:
         return key in self._started
@@ -134,8 +144,9 @@ class _Timer(Generic[_Key]):
 class _Tunnel:
     tunnel_id: bytes
     owner: int
+    created: float
     guest: int | None = None
-    early: list[bytes] = field(default_factory=list)
+    early: list[bytes] = field(default_factory=list)  # frames
     early_bytes: int = 0
 
     def other(self, connection: int) -> int | None:
@@ -149,10 +160,15 @@ class _Connection:
     tunnel: _Tunnel | None = None
     messages: int = 0
     total: int = 0
+    unfinished: int = 0  # bytes of a message that is still coming
 
 
 def address_group(host: str, *, limit_loopback: bool = False) -> str | None:
-    """Whom a per-address limit counts together: an IPv4 address or an IPv6 /64; None is never limited."""
+    """Whom a per-address limit counts together: an IPv4 address or an IPv6 /64; None is never limited.
+
+    Raises:
+        ValueError: `host` is no address.
+    """
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
@@ -170,18 +186,30 @@ class Relay:
     closing or gone changes nothing, so the caller need not keep track.
     """
 
-    def __init__(self, routing_id: bytes, limits: Limits) -> None:
-        self._routing_id = routing_id
+    def __init__(self, routing_id: bytes, limits: Limits, observer: Observer | None = None) -> None:
+        self.routing_id = routing_id
+        self.pending = 0  # tunnels that wait for a guest
+        self.joined = 0  # tunnels with two sides
+        self.forwarded_messages = 0  # since the start
+        self.forwarded_bytes = 0  # of payload, since the start
+        self.buffered = 0  # bytes of early and of unfinished messages
+        self.alarm = math.inf  # no timer strikes before
         self._limits = limits
+        self._observer = observer or Unobserved()
         self._draining = False
         self._connections: dict[int, _Connection] = {}
         self._groups: Counter[str] = Counter()
+        self._rates = Rates(limits.new_per_minute, limits.addresses)
         self._tunnels: dict[bytes, _Tunnel] = {}
         self._heads: _Timer[int] = _Timer(limits.head)
         self._lingering: _Timer[int] = _Timer(limits.linger)
+        self._stalls: _Timer[int] = _Timer(limits.stall)
+        self._handed_over: _Timer[int] = _Timer(limits.lifetime)
         self._pending: _Timer[_Tunnel] = _Timer(limits.pending)
         self._idle: _Timer[_Tunnel] = _Timer(limits.idle)
         self._lifetime: _Timer[_Tunnel] = _Timer(limits.lifetime)
+        self._tunnel_timers = (self._lifetime, self._pending, self._idle)
+        self._connection_timers = (self._heads, self._lingering, self._handed_over, self._stalls)
 
     @property
     def tunnels(self) -> int:
@@ -194,34 +222,49 @@ class Relay:
         return len(self._connections)
 
     @property
+    def draining(self) -> bool:
+        """No new tunnels."""
+        return self._draining
+
+    @property
     def drained(self) -> bool:
         """Nothing is left to wait for after `drain`."""
-        return self._draining and not self._tunnels
+        return self._draining and not self._tunnels and not self._handed_over
 
     def peer(self, connection: int) -> int | None:
         """The connection at the other end of the tunnel, if there is one now."""
         seat = self._connections.get(connection)
         return seat.tunnel.other(connection) if seat and seat.tunnel else None
 
+    def refuses(self, connection: int) -> bool:
+        """Whatever this connection asks for, there is no room for it."""
+        seat = self._connections.get(connection)
+        return seat is None or seat.refusal is not None
+
     # Facts
 
     def arrived(self, connection: int, group: str | None, now: float) -> list[Action]:
-        """A TCP connection came. `group` as `address_group` gives it."""
+        """A TCP connection came. `group` as `address_group` gives it; None also if `identified` will tell."""
         actions = self.tick(now)
         taken = len(self._connections)
-        same = self._groups[group] if group is not None else 0
         # Above a limit a connection still gets a status, but only so many: the answer costs a TLS handshake.
-        if taken >= self._limits.connections + 64 or same >= 2 * self._limits.per_address:
+        if taken >= self._limits.connections + 64 or self._crowd(group) >= 2 * self._limits.per_address:
             return [*actions, Drop(connection)]
-        refusal = None
-        if taken >= self._limits.connections:
-            refusal = 503
-        elif same >= self._limits.per_address:
-            refusal = 429
-        self._connections[connection] = _Connection(group, refusal)
-        if group is not None:
-            self._groups[group] += 1
-        self._heads.start(connection, now)
+        seat = _Connection(None, 503 if taken >= self._limits.connections else None)
+        self._connections[connection] = seat
+        self._join_group(seat, group)
+        self._start(self._heads, connection, now)
+        return actions
+
+    def identified(self, connection: int, group: str | None, now: float) -> list[Action]:
+        """A proxy said for whom it speaks, before the request is `asked`."""
+        actions = self.tick(now)
+        seat = self._asking(connection)
+        if seat is None or seat.group is not None:
+            return actions
+        if self._crowd(group) >= 2 * self._limits.per_address:
+            return [*actions, Drop(connection)]
+        self._join_group(seat, group)
         return actions
 
     def turned_away(self, connection: int, now: float) -> list[Action]:
@@ -248,40 +291,107 @@ class Relay:
                 # Never 410: that would make a client forget a link for good, and only we are at fault.
                 return [*actions, self._refuse(connection, now, 503, _CONTACT_RETRY)]
 
-    def message(self, connection: int, message: bytes, now: float) -> list[Action]:
-        """A binary message is complete."""
+    def forwards(self, connection: int, size: int, now: float) -> int | None:
+        """The short way for a binary message of `size` bytes: who gets it, if nothing but forwarding follows.
+
+        None: nothing has happened yet, and `message` decides.
+        """
+        seat = self._connections.get(connection)
+        if seat is None or seat.tunnel is None or now >= self.alarm:
+            return None
+        tunnel, limits = seat.tunnel, self._limits
+        other = tunnel.guest if connection == tunnel.owner else tunnel.owner
+        total = seat.total + size
+        if other is None or size > limits.message or total > limits.total or seat.messages >= limits.messages:
+            return None
+        seat.messages += 1
+        seat.total = total
+        self.forwarded_messages += 1
+        self.forwarded_bytes += size
+        self._idle.start(tunnel, now)  # never the next to strike sooner than before
+        return other
+
+    def message(self, connection: int, size: int, frame: bytes, now: float) -> list[Action]:
+        """A binary message of `size` bytes is complete; `frame` is what the other side gets."""
         actions = self.tick(now)
+        other = self.forwards(connection, size, now)
+        if other is not None:
+            return [*actions, Forward(other, frame)]
         seat = self._connections.get(connection)
         if seat is None or seat.tunnel is None:
             return actions
-        tunnel = seat.tunnel
-        if len(message) > self._limits.message:
-            return actions + self._end(tunnel, Code.SIZE, now)
+        tunnel, limits = seat.tunnel, self._limits
+        if size > limits.message:
+            return actions + self._end(tunnel, Code.SIZE, Outcome.LIMITED, now)
         seat.messages += 1
-        seat.total += len(message)
-        if seat.messages > self._limits.messages or seat.total > self._limits.total:
-            return actions + self._end(tunnel, Code.LIMIT, now)
-        other = tunnel.other(connection)
-        if other is not None:
-            self._idle.start(tunnel, now)
-            return [*actions, Forward(other, message)]
-        tunnel.early.append(message)
-        tunnel.early_bytes += len(message)
-        if len(tunnel.early) > self._limits.early_messages or tunnel.early_bytes > self._limits.early_bytes:
-            return actions + self._end(tunnel, Code.LIMIT, now)
+        seat.total += size
+        early_bytes = tunnel.early_bytes + size
+        if (
+            seat.messages > limits.messages
+            or seat.total > limits.total
+            or len(tunnel.early) >= limits.early_messages
+            or early_bytes > limits.early_bytes
+            or self.buffered + size > limits.buffered
+        ):
+            return actions + self._end(tunnel, Code.LIMIT, Outcome.LIMITED, now)
+        tunnel.early.append(frame)
+        tunnel.early_bytes = early_bytes
+        self.buffered += size
+        return actions
+
+    def unfinished(self, connection: int, announced: int, held: int, now: float) -> list[Action]:
+        """Of a message of at least `announced` bytes the first `held` ones are here; 0 and 0 if there is none.
+
+        What it would break when it is complete ends the tunnel now.
+        """
+        actions = self.tick(now)
+        seat = self._connections.get(connection)
+        if seat is None:
+            return actions
+        self.buffered += held - seat.unfinished
+        seat.unfinished = held
+        tunnel, limits = seat.tunnel, self._limits
+        full = held > 0 and self.buffered > limits.buffered
+        if tunnel is None:
+            return [*actions, Drop(connection)] if full else actions
+        too_early = tunnel.guest is None and tunnel.early_bytes + announced > limits.early_bytes
+        if full or too_early or seat.total + announced > limits.total:
+            return actions + self._end(tunnel, Code.LIMIT, Outcome.LIMITED, now)
+        return actions
+
+    def stalled(self, connection: int, now: float) -> list[Action]:
+        """A side does not read, and the other one has been made to wait for it."""
+        actions = self.tick(now)
+        if connection in self._connections and not self._stalls.running(connection):
+            self._start(self._stalls, connection, now)
+        return actions
+
+    def unstalled(self, connection: int, now: float) -> list[Action]:
+        """The side has caught up."""
+        actions = self.tick(now)
+        self._stalls.stop(connection)
+        return actions
+
+    def handed_over(self, connection: int, now: float) -> list[Action]:
+        """The request is for another relay, and the connection now belongs to who talks to that one."""
+        actions = self.tick(now)
+        if self._asking(connection) is not None:
+            self._heads.stop(connection)
+            self._start(self._handed_over, connection, now)
         return actions
 
     def broke_rules(self, connection: int, code: Code, now: float) -> list[Action]:
         """Illegal frames, text or a length above the limit."""
-        return self._leave(connection, code, now, told=False)
+        outcome = Outcome.LIMITED if code is Code.SIZE else Outcome.ERRORED
+        return self._leave(connection, code, outcome, now, told=False)
 
     def left(self, connection: int, now: float) -> list[Action]:
         """A close frame came, and was answered."""
-        return self._leave(connection, Code.LEFT, now, told=True)
+        return self._leave(connection, Code.LEFT, Outcome.JOINED, now, told=True)
 
     def vanished(self, connection: int, now: float) -> list[Action]:
         """The stream ended without a close frame."""
-        return self._leave(connection, Code.VANISHED, now, told=True)
+        return self._leave(connection, Code.VANISHED, Outcome.VANISHED, now, told=True)
 
     def gone(self, connection: int, now: float) -> list[Action]:
         """The TCP connection is over, for whatever reason. Always the last fact about a connection."""
@@ -289,8 +399,9 @@ class Relay:
         seat = self._connections.pop(connection, None)
         if seat is None:
             return actions
-        self._heads.stop(connection)
-        self._lingering.stop(connection)
+        for timer in self._connection_timers:
+            timer.stop(connection)
+        self.buffered -= seat.unfinished
         if seat.group is not None:
             self._groups[seat.group] -= 1
             if not self._groups[seat.group]:
@@ -307,31 +418,49 @@ class Relay:
         self._draining = True
         actions = self.tick(now)
         for tunnel in list(self._tunnels.values()):
-            actions += self._end(tunnel, Code.VANISHED, now)
+            actions += self._end(tunnel, Code.VANISHED, Outcome.STOPPED, now)
         return actions
 
     def tick(self, now: float) -> list[Action]:
         """Time went on. Every other fact does this first, so a late one finds the world as it should be."""
         actions: list[Action] = []
-        for timer in (self._lifetime, self._pending, self._idle):
+        if now < self.alarm:
+            return actions
+        for timer in self._tunnel_timers:
             for tunnel in timer.struck(now):
-                actions += self._end(tunnel, Code.LIMIT, now)
-        for connection in (*self._heads.struck(now), *self._lingering.struck(now)):
+                outcome = Outcome.LONELY if tunnel.guest is None else Outcome.EXPIRED
+                actions += self._end(tunnel, Code.LIMIT, outcome, now)
+        for connection in self._stalls.struck(now):
+            # What waits for this side is lost with it; the other side can be told at once.
+            actions += self._leave(connection, Code.LIMIT, Outcome.LIMITED, now, told=True)
             actions.append(Drop(connection))
+        for ended in (self._heads, self._lingering, self._handed_over):
+            actions += [Drop(connection) for connection in ended.struck(now)]
+        deadline = self.next_deadline()
+        self.alarm = math.inf if deadline is None else deadline
         return actions
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do at the earliest, if nothing else happens."""
-        timers: tuple[_Timer[int] | _Timer[_Tunnel], ...] = (
-            self._heads,
-            self._lingering,
-            self._pending,
-            self._idle,
-            self._lifetime,
-        )
+        timers = (*self._tunnel_timers, *self._connection_timers)
         return min((deadline for timer in timers if (deadline := timer.next()) is not None), default=None)
 
     # Decisions
+
+    def _start(self, timer: _Timer[_Key], key: _Key, now: float) -> None:
+        self.alarm = min(self.alarm, timer.start(key, now))
+
+    def _crowd(self, group: str | None) -> int:
+        """How many connections `group` has open."""
+        return self._groups.get(group, 0) if group is not None else 0
+
+    def _join_group(self, seat: _Connection, group: str | None) -> None:
+        if group is None:
+            return
+        if seat.refusal is None and self._crowd(group) >= self._limits.per_address:
+            seat.refusal = 429
+        seat.group = group
+        self._groups[group] += 1
 
     def _asking(self, connection: int) -> _Connection | None:
         """The connection, if it may still make its one request."""
@@ -341,28 +470,39 @@ class Relay:
     def _create(self, connection: int, seat: _Connection, tunnel_id: bytes, now: float) -> list[Action]:
         if self._draining:
             return [self._refuse(connection, now, 503, _DRAINING_RETRY)]
+        wait = 0.0 if seat.group is None else self._rates.take(seat.group, now)
+        if wait > 0:
+            return [self._refuse(connection, now, 429, math.ceil(wait))]
         if tunnel_id in self._tunnels:
             return [self._refuse(connection, now, 409)]
-        tunnel = _Tunnel(tunnel_id, connection)
+        if len(self._tunnels) >= self._limits.tunnels:
+            return [self._refuse(connection, now, 503, _BUSY_RETRY)]
+        tunnel = _Tunnel(tunnel_id, connection, now)
         self._tunnels[tunnel_id] = tunnel
-        self._pending.start(tunnel, now)
-        self._lifetime.start(tunnel, now)
+        self.pending += 1
+        self._start(self._pending, tunnel, now)
+        self._start(self._lifetime, tunnel, now)
         self._sit(connection, seat, tunnel)
-        return [Open(connection, self._routing_id)]
+        return [Open(connection, self.routing_id)]
 
     def _join(
         self, connection: int, seat: _Connection, routing_id: bytes, tunnel_id: bytes, now: float
     ) -> list[Action]:
         tunnel = self._tunnels.get(tunnel_id)
         # A wrong routing ID must not consume the tunnel; a joined tunnel looks like none to everybody else.
-        if tunnel is None or tunnel.guest is not None or routing_id != self._routing_id:
+        if tunnel is None or tunnel.guest is not None or routing_id != self.routing_id:
             return [self._refuse(connection, now, 404)]
         tunnel.guest = connection
+        self.pending -= 1
+        self.joined += 1
         self._pending.stop(tunnel)
-        self._idle.start(tunnel, now)
+        self._start(self._idle, tunnel, now)
         self._sit(connection, seat, tunnel)
-        early, tunnel.early = tunnel.early, []
-        return [Open(connection, None), *(Forward(connection, message) for message in early)]
+        early, tunnel.early = tunnel.early, _NO_MESSAGES
+        self.forwarded_messages += len(early)
+        self.forwarded_bytes += tunnel.early_bytes
+        self.buffered -= tunnel.early_bytes
+        return [Open(connection, None), *(Forward(connection, frame) for frame in early)]
 
     def _sit(self, connection: int, seat: _Connection, tunnel: _Tunnel) -> None:
         self._heads.stop(connection)
@@ -372,27 +512,35 @@ class Relay:
         self._close(connection, now)
         return Refuse(connection, status, retry_after)
 
-    def _leave(self, connection: int, code: Code, now: float, *, told: bool) -> list[Action]:
+    def _leave(self, connection: int, code: Code, outcome: Outcome, now: float, *, told: bool) -> list[Action]:
         """End the tunnel of `connection`; `told` if that side needs no close frame."""
         actions = self.tick(now)
         seat = self._connections.get(connection)
         if seat is not None and seat.tunnel is not None:
-            ended = self._end(seat.tunnel, code, now)
+            if seat.tunnel.guest is None and outcome in (Outcome.JOINED, Outcome.VANISHED):
+                outcome = Outcome.ABANDONED
+            ended = self._end(seat.tunnel, code, outcome, now)
             actions += [action for action in ended if not told or action.connection != connection]
         return actions
 
-    def _end(self, tunnel: _Tunnel, code: Code, now: float) -> list[Action]:
+    def _end(self, tunnel: _Tunnel, code: Code, outcome: Outcome, now: float) -> list[Action]:
         del self._tunnels[tunnel.tunnel_id]
-        for timer in (self._pending, self._idle, self._lifetime):
+        for timer in self._tunnel_timers:
             timer.stop(tunnel)
+        if tunnel.guest is None:
+            self.pending -= 1
+            self.buffered -= tunnel.early_bytes
+        else:
+            self.joined -= 1
         actions: list[Action] = []
         for connection in (tunnel.owner, tunnel.guest):
             if connection is not None:
                 self._connections[connection].tunnel = None
                 self._close(connection, now)
                 actions.append(Close(connection, code))
+        self._observer.tunnel_ended(outcome, now - tunnel.created)
         return actions
 
     def _close(self, connection: int, now: float) -> None:
         self._heads.stop(connection)
-        self._lingering.start(connection, now)
+        self._start(self._lingering, connection, now)

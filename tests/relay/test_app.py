@@ -26,6 +26,7 @@ from tunnel_server.relay import Limits
 
 from .tls import Certificate
 
+LOOPS = ("asyncio", "uvloop")  # every test of this file runs on both
 CABLE = [Subprotocol("fido.cable")]
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 HEADERS = {
@@ -516,12 +517,12 @@ async def test_pings_of_a_side_that_never_reads_do_not_pile_up(plain: Relay) -> 
 
 
 def some_waiting(relay: Relay) -> bool:
-    return not all(connection._transport.is_reading() for connection in relay.server._connections.values())
+    return not all(connection._transport.is_reading() for connection in relay.server.connections.values())
 
 
 def buffered(relay: Relay) -> int:
     """Bytes that wait in the relay to be written."""
-    return sum(c._transport.get_write_buffer_size() for c in relay.server._connections.values())
+    return sum(c._transport.get_write_buffer_size() for c in relay.server.connections.values())
 
 
 async def test_per_address_limit() -> None:

@@ -54,7 +54,7 @@ class Bench:
         assert self.connect() == [Open(GUEST, None)]
 
     def say(self, connection: int, message: bytes = b"x") -> list[Action]:
-        return self.relay.message(connection, message, self.time)
+        return self.relay.message(connection, len(message), message, self.time)
 
     def after(self, seconds: float) -> list[Action]:
         self.time += seconds
@@ -430,7 +430,7 @@ class World:
                     assert (retry_after is not None) == (status in {429, 503})
                     assert connection not in self.seated | self.ended
                     self.ended.add(connection)
-                case Forward(message=message):
+                case Forward(frame=message):
                     assert connection in self.seated
                     assert connection not in self.ended
                     self.got.setdefault(connection, []).append(message)
@@ -492,7 +492,7 @@ def test_any_sequence_of_facts(data: st.DataObject) -> None:
             message = data.draw(st.binary(max_size=9))
             if connection in world.seated and connection not in world.ended:
                 world.sent.setdefault(connection, []).append(message)
-            world.apply(relay.message(connection, message, world.time))
+            world.apply(relay.message(connection, len(message), message, world.time))
         elif fact in {"left", "vanished"}:
             actions = (relay.left if fact == "left" else relay.vanished)(connection, world.time)
             if connection in world.seated:

@@ -1,0 +1,392 @@
+"""One TCP connection of the relay: PROXY header, TLS, request head, frames. Bytes become facts for `relay.Relay`.
+
+A side that reads slowly makes the other side wait: nothing is queued beyond one socket buffer and one message. No log
+line holds an id, an address or a payload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from enum import IntEnum
+from typing import TYPE_CHECKING, cast
+
+from hybrid.protocol.tunnel import Connect
+from tunnel_server import http_head
+from tunnel_server.client_address import BadProxyHeader, read_forwarded_for, read_proxy_header
+from tunnel_server.foreign import ForeignJoin, Taker
+from tunnel_server.frames import Closing, Code, FrameReader, Message, Ping, Violation, close_frame, whole_message
+from tunnel_server.http_head import Refusal, Request, find_end, read_head
+from tunnel_server.masking import unmask
+from tunnel_server.tls import Tls, TlsFailed
+
+if TYPE_CHECKING:
+    from tunnel_server.app import Listener, Server
+
+logger = logging.getLogger(__name__)
+
+_WRITE_BUFFER = 64 * 1024
+
+
+class _Stage(IntEnum):
+    """What the next bytes are."""
+
+    PROXY = 0  # a header of a proxy that speaks for somebody
+    HEAD = 1  # the request
+    FRAMES = 2
+    CLOSING = 3  # frames, until the answer to our close frame
+    TAKEN = 4  # whatever `Taker` makes of them
+    DONE = 5  # nothing: we have said our last, and wait for the end
+
+
+_PROXY, _HEAD, _FRAMES, _CLOSING, _TAKEN, _DONE = _Stage
+
+
+class Connection(asyncio.Protocol):
+    """One TCP connection. What the relay decides comes back as calls of the methods under "From the relay"."""
+
+    __slots__ = (
+        "_arrived",
+        "_client",
+        "_held",
+        "_number",
+        "_reader",
+        "_request",
+        "_server",
+        "_stage",
+        "_stalled",
+        "_taker",
+        "_tls",
+        "_transport",
+        "_trusted",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, server: Server, listener: Listener, number: int) -> None:
+        self._server = server
+        self._number = number
+        self._tls = Tls(server.ssl_context) if listener.secure and server.ssl_context is not None else None
+        self._trusted = listener.trusted  # may say for whom it speaks
+        self._stage = _HEAD
+        self._stalled = False
+        self._held: bytearray | None = None  # of a PROXY header or a head
+        self._request: tuple[Request, bytes] | None = None  # with its head, while the relay decides about it
+        self._reader: FrameReader | None = None  # only between the pieces of something
+        self._taker: Taker | None = None
+        self._client: str | None = None  # if a proxy told
+        self._arrived = 0.0
+
+    # From asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        self._transport.set_write_buffer_limits(_WRITE_BUFFER)
+        server = self._server
+        self._arrived = server.now()
+        host = self._peer()
+        self._trusted = self._trusted or server.is_proxy(host)
+        if self._trusted and server.proxy_protocol:
+            self._stage = _PROXY
+        server.admit(self, self._number, None if self._trusted else host)
+
+    def _peer(self) -> str | None:
+        """The address at the other end. A unix socket has none, nor has who is gone before we look."""
+        peer = self._transport.get_extra_info("peername")
+        return peer[0] if isinstance(peer, tuple) else None
+
+    def data_received(self, data: bytes) -> None:
+        if self._stage is _PROXY:
+            data = self._read_proxy_header(data)
+            if not data:
+                return
+        if self._tls is not None:
+            data = self._decrypt(self._tls, data)
+            if not data:
+                return
+        if self._stage is _FRAMES and self._reader is None:
+            server = self._server
+            found = whole_message(data, server.max_message, unmask)
+            if found is not None:
+                size, frame = found
+                peer = server.relay.forwards(self._number, size, server.now())
+                if peer is not None:
+                    server.connections[peer].send(frame)
+                else:
+                    server.apply(server.relay.message(self._number, size, frame, server.now()))
+                return
+        self._read(data)
+
+    def eof_received(self) -> bool:
+        if self._taker is not None:
+            self._taker.eof_received()
+            return True
+        self._server.apply(self._server.relay.vanished(self._number, self._server.now()))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._taker is not None:
+            self._taker.connection_lost()
+            self._taker = None
+        if self._tls is not None and not self._tls.ready:
+            self._server.observer.handshake_failed()
+        self._server.forget(self._number)
+
+    def pause_writing(self) -> None:
+        self._stalled = True
+        server = self._server
+        if self._taker is not None:
+            self._taker.pause_writing()
+        server.apply(server.relay.stalled(self._number, server.now()))
+        peer = server.peer_of(self._number)
+        if peer is not None:
+            peer.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._stalled = False
+        server = self._server
+        if self._taker is not None:
+            self._taker.resume_writing()
+        server.apply(server.relay.unstalled(self._number, server.now()))
+        peer = server.peer_of(self._number)
+        if peer is not None:
+            peer.resume_reading()
+        if self._taker is None and (peer is None or not peer._stalled):
+            self.resume_reading()
+
+    # From the relay
+
+    def open(self, routing_id: bytes | None) -> None:
+        """Answer 101."""
+        assert self._request is not None
+        request, _ = self._request
+        self._request = None
+        self._stage = _FRAMES
+        self.send(http_head.accept(request.key, routing_id))
+        self._server.observer.upgraded(self._server.now() - self._arrived)
+
+    def refuse(self, status: int, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """Answer `status` and expect the other side to go."""
+        logger.debug("a request was answered with %d", status)
+        self._server.observer.refused(status)
+        self._request = None
+        self.send(http_head.refuse(status, headers))
+        self._end_stream()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes of HTTP or frames."""
+        if self._stage is _DONE:
+            return
+        if self._tls is not None:
+            try:
+                data = self._tls.send(data)
+            except TlsFailed:
+                self.abort()
+                return
+        self._transport.write(data)
+
+    def close_with(self, code: Code) -> None:
+        """Send a close frame, and read on only for the answer to it."""
+        if self._stage is _FRAMES:
+            self.send(close_frame(code))
+            self._stage = _CLOSING
+        self._transport.resume_reading()
+
+    def close(self) -> None:
+        """End as soon as all has been sent."""
+        if self._transport.is_closing():
+            return  # CPython 3.11.2 does not bear to be told twice
+        if self._tls is not None and self._stage is not _DONE:
+            self._transport.write(self._tls.finish())
+        self._stage = _DONE
+        self._transport.close()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._stage = _DONE
+        self._transport.abort()
+
+    def drop(self) -> None:
+        """End at once, because there is no time or no room."""
+        if self._stage <= _HEAD:
+            self._server.observer.dropped()
+        self.abort()
+
+    # For the other side, and for whoever takes this connection over
+
+    def pause_reading(self) -> None:
+        """Make this side wait."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more bytes from this side."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """`send`, under the name that `foreign.Stream` gives it."""
+        self.send(data)
+
+    # Bytes
+
+    def _read_proxy_header(self, data: bytes) -> bytes:
+        """What follows the header, if it is complete."""
+        self._held = (self._held or bytearray()) + data
+        try:
+            found = read_proxy_header(self._held)
+        except BadProxyHeader:
+            logger.warning("a proxy that is trusted sent no PROXY header that can be read")
+            self.drop()
+            return b""
+        if found is None:
+            return b""
+        size, host = found
+        rest, self._held = bytes(self._held[size:]), None
+        self._stage = _HEAD
+        self._trusted = False  # it has said for whom it speaks
+        self._identify(host)
+        return b"" if self._stage is _DONE else rest
+
+    def _identify(self, host: str | None) -> None:
+        """A proxy of ours said for whom it speaks; None: for itself."""
+        server = self._server
+        self._client = host
+        server.apply(server.relay.identified(self._number, server.group_of(host), server.now()))
+
+    def _decrypt(self, tls: Tls, data: bytes) -> bytes:
+        """Plaintext, if there is any."""
+        if self._stage is _DONE:
+            return b""
+        fresh = not tls.ready
+        try:
+            plain = tls.receive(data)
+        except TlsFailed:
+            logger.debug("a TLS connection failed")
+            self._stage = _DONE
+            if not self._transport.is_closing():
+                self._transport.write(tls.outgoing())
+                self._transport.close()
+            return b""
+        if answer := tls.outgoing():
+            self._transport.write(answer)
+        if fresh and tls.ready:
+            self._server.observer.handshake_done(self._server.now() - self._arrived)
+        if tls.ended:
+            if plain:
+                self._read(plain)
+            if not self.eof_received() and not self._transport.is_closing():
+                self.close()
+            return b""
+        return plain
+
+    def _read(self, data: bytes) -> None:
+        stage = self._stage
+        if stage is _HEAD:
+            self._read_head(data)
+        elif stage is _TAKEN:
+            assert self._taker is not None
+            self._taker.data_received(data)
+        elif stage is not _DONE:  # after a refusal we read on only so that the answer is not lost in a TCP reset
+            self._read_frames(data)
+
+    def _read_head(self, data: bytes) -> None:
+        seen = 0
+        if self._held is not None:
+            seen = len(self._held)
+            self._held += data
+            data = bytes(self._held)
+        end = find_end(data, seen)
+        if end is None:
+            self._turn_away(Refusal(431))
+        elif end:
+            self._held = None
+            self._ask(data[:end])
+            if end < len(data):
+                self._read(data[end:])
+        elif self._held is None:
+            self._held = bytearray(data)
+
+    def _ask(self, head: bytes) -> None:
+        server = self._server
+        request = read_head(head, server.origins)
+        if isinstance(request, Refusal):
+            self._turn_away(request)
+            return
+        if self._trusted:
+            try:
+                lines = request.headers.get(b"x-forwarded-for", ())
+                host = read_forwarded_for(http_head.members(lines), server.proxies)
+            except ValueError:
+                self._turn_away(Refusal(400))
+                return
+            self._identify(host)
+            if self._stage is _DONE:
+                return
+        self._request = request, head
+        target = request.target
+        if isinstance(target, Connect) and target.routing_id != server.relay.routing_id and self._hand_over(target):
+            return
+        server.apply(server.relay.asked(self._number, target, server.now()))
+
+    def _hand_over(self, target: Connect) -> bool:
+        """Give a join of another relay's tunnel to who knows that relay; False if nobody does."""
+        server = self._server
+        if server.router is None or self._request is None or server.relay.refuses(self._number):
+            return False
+        request, head = self._request
+        join = ForeignJoin(target, head, request.headers, self._client or self._peer(), self)
+        self._taker = server.router(join)
+        if self._taker is None:
+            return False
+        self._request = None
+        self._stage = _TAKEN
+        server.observer.handed_over()
+        server.apply(server.relay.handed_over(self._number, server.now()))
+        return True
+
+    def _turn_away(self, refusal: Refusal) -> None:
+        self._held = None
+        self.refuse(refusal.status, refusal.headers)
+        self._server.apply(self._server.relay.turned_away(self._number, self._server.now()))
+
+    def _read_frames(self, data: bytes) -> None:
+        server, relay, number = self._server, self._server.relay, self._number
+        if self._reader is None:
+            self._reader = FrameReader(server.max_message, unmask)
+        reader = self._reader
+        for event in reader.feed(data):
+            match event:
+                case Message(size, frame):
+                    server.apply(relay.message(number, size, frame, server.now()))
+                case Ping(answer):
+                    self.send(answer)
+                    if self._stalled:  # a side that pings and never reads would fill our buffer with pongs
+                        self._transport.pause_reading()
+                case Closing(answer):
+                    if self._stage is _FRAMES:
+                        self.send(answer)
+                    server.apply(relay.left(number, server.now()))
+                    self.close()
+                case Violation(code):
+                    logger.debug("a side of a tunnel broke the rules: %d", code)
+                    server.apply(relay.broke_rules(number, code, server.now()))
+                    self._end_stream()
+        if reader.empty or self._stage is _DONE:
+            self._reader = None
+            server.apply(relay.unfinished(number, 0, 0, server.now()))
+        else:
+            server.apply(relay.unfinished(number, reader.announced, reader.held, server.now()))
+
+    def _end_stream(self) -> None:
+        """Say that nothing more comes from here, and wait for the other side to say the same.
+
+        Closing a socket that still receives makes TCP reset it, and the last bytes sent may be lost with it.
+        """
+        if self._stage is _DONE or self._transport.is_closing():
+            return
+        if self._tls is not None:
+            self._transport.write(self._tls.finish())
+        self._stage = _DONE
+        self._transport.write_eof()
+        self._transport.resume_reading()

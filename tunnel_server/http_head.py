@@ -1,0 +1,158 @@
+"""One HTTP request head: what a client that wants a tunnel sends first (RFC 9112, RFC 6455 section 4.2.1). Pure.
+
+Strict where two readers could see two requests: one line ending, no folded lines, no space around a name, one ``Host``,
+no body. A relay answers one request per connection, and one that is refused ends it, so nothing is ever read twice.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import b2a_base64
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from hashlib import sha1
+from http import HTTPStatus
+
+from hybrid.errors import RemoteProtocolError
+from hybrid.protocol.tunnel import ROUTING_ID_HEADER, SUBPROTOCOL, Target, parse_path
+
+MAX_HEAD_SIZE = 8 * 1024
+
+Headers = dict[bytes, list[bytes]]
+"""Names in lower case, and their values in order without the spaces around them."""
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# RFC 9112 sections 3 and 5. Nothing in it can match in two ways, so time grows with the length and not faster.
+_HEAD = re.compile(
+    rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])\r\n((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
+)
+_TUNNEL_PATH = re.compile(r"/cable/(new|connect|contact)([/?].*)?")
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # section 4.1: 16 bytes
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+_SUBPROTOCOL = SUBPROTOCOL.encode()
+_ACCEPTED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: "
+    + _SUBPROTOCOL
+    + b"\r\nSec-WebSocket-Accept: "
+)
+_ROUTING_ID = b"\r\n" + ROUTING_ID_HEADER.encode() + b": "
+_UPGRADE_NEEDED = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The request is wrong by itself: an HTTP `status` and headers that belong to it."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True, repr=False)
+class Request:
+    """A good request. `key` is its ``Sec-WebSocket-Key``."""
+
+    target: Target
+    key: bytes
+    headers: Headers
+
+    def __repr__(self) -> str:
+        return f"<Request for {type(self.target).__name__}>"
+
+
+def find_end(data: bytes | bytearray, start: int = 0) -> int | None:
+    """Length of the head at the beginning of `data`; 0 if it is not complete; None if it is too long.
+
+    `start`: how many bytes were looked at before.
+    """
+    end = data.find(b"\r\n\r\n", max(0, start - 3), MAX_HEAD_SIZE) + 4
+    if end >= 4:
+        return end
+    return None if len(data) >= MAX_HEAD_SIZE else 0
+
+
+def read_head(head: bytes, origins: Collection[bytes] = ()) -> Request | Refusal:
+    """Check a whole head, from its first line to the empty one. `origins`: if any, the only welcome ones."""
+    match = _HEAD.fullmatch(head)
+    if match is None:
+        return Refusal(400)
+    method, path, minor, lines = match.groups()
+    if method != b"GET":
+        return Refusal(405, (("Allow", "GET"),))
+    text = path.decode("ascii")
+    try:
+        target = parse_path(text)
+    except RemoteProtocolError:
+        return Refusal(400 if _TUNNEL_PATH.fullmatch(text) else 404)
+    if minor != b"1":
+        return Refusal(400)  # section 4.1: at least HTTP/1.1
+    headers: Headers = {}
+    for line in lines.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
+    return _check_headers(target, headers, origins)
+
+
+def members(lines: Iterable[bytes]) -> list[bytes]:
+    """All members of a header that is a list (RFC 9110 section 5.6.1), in order, from all its values."""
+    return [member for line in lines for part in line.split(b",") if (member := part.strip(b" \t"))]
+
+
+def _check_headers(target: Target, headers: Headers, origins: Collection[bytes]) -> Request | Refusal:
+    # RFC 9112 sections 3.2 and 6: one host; a body would be read as frames.
+    if (
+        len(headers.get(b"host", ())) != 1
+        or b"transfer-encoding" in headers
+        or headers.get(b"content-length", _NONE) != _NONE
+    ):
+        return Refusal(400)
+    # Clients that are no browsers may leave Origin out (libwebauthn, microG), so only a wrong one counts.
+    if origins and not all(value in origins for value in headers.get(b"origin", ())):
+        return Refusal(403)
+    if (
+        not _has_token(headers.get(b"upgrade"), b"websocket")
+        or not _has_token(headers.get(b"connection"), b"upgrade")
+        or headers.get(b"sec-websocket-version") != [b"13"]
+    ):
+        return Refusal(426, _UPGRADE_NEEDED)
+    keys = headers.get(b"sec-websocket-key", ())
+    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
+        return Refusal(400)
+    # Section 4.2.2: one of a list; names of subprotocols are compared as they are.
+    offered = headers.get(b"sec-websocket-protocol", [])
+    if offered != [_SUBPROTOCOL] and _SUBPROTOCOL not in members(offered):
+        return Refusal(400)
+    return Request(target, keys[0], headers)
+
+
+_NONE = [b"0"]  # a body of no bytes is none
+
+
+def _has_token(lines: list[bytes] | None, token: bytes) -> bool:
+    """Tokens of any case; a browser's one line with one token is the common case."""
+    return lines is not None and (lines[0].lower() == token or token in members(line.lower() for line in lines))
+
+
+def accept(key: bytes, routing_id: bytes | None) -> bytes:
+    """The answer 101 to a request with `key` (section 4.2.2); `routing_id` goes to who created a tunnel.
+
+    No extension is ever selected: compression costs memory and shows an observer how well a message compresses.
+    """
+    digest = b2a_base64(sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
+    if routing_id is None:
+        return _ACCEPTED + digest + b"\r\n\r\n"
+    return _ACCEPTED + digest + _ROUTING_ID + routing_id.hex().upper().encode() + b"\r\n\r\n"
+
+
+def refuse(status: int, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """A whole answer that ends the connection, with one line of plain text."""
+    body = f"{status} {HTTPStatus(status).phrase}\n"
+    lines = [
+        f"HTTP/1.1 {body.rstrip()}",
+        *(f"{name}: {value}" for name, value in headers),
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "Connection: close",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode("ascii")
