@@ -8,15 +8,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hybrid.errors import HybridError
 from hybrid.passkeys.store import CredentialStore
 from hybrid.testing.browser.background import Background
 from hybrid.testing.browser.fido_log import FidoLog, LogReport
 from hybrid.testing.browser.options import BrowserOptions
-from hybrid.testing.browser.page import Ceremony, Page, attach
+from hybrid.testing.browser.page import WAIT, Ceremony, Page, attach
+from hybrid.testing.browser.patience import INTERVAL
 from hybrid.testing.browser.phone import Phone
 from hybrid.testing.browser.place import LAPTOP_ADAPTER, PHONE_ADAPTER, Place, open_place, png
 
 _DIALOG_TIMEOUT = 10.0
+
+
+class NoDialog(HybridError):
+    """The browser's dialog is not where it should be."""
+
+    @property
+    def identifier(self) -> str:
+        return "browser.no-dialog"
 
 
 class Browser:
@@ -26,6 +36,7 @@ class Browser:
         self._background = background
         self._place = place
         self._phones: list[Phone] = []
+        self._mark = self.log.size
         targets = background.run(place.devtools.call("Target.getTargets"))["targetInfos"]
         first = next(target["targetId"] for target in targets if target["type"] == "page")
         self.page = self._attach(first)
@@ -63,6 +74,7 @@ class Browser:
         for phone in self._phones:
             phone.put_away()
         self._phones.clear()
+        self._mark = self.log.size
         self._background.run(self._tidy_up())
 
     async def _tidy_up(self) -> None:
@@ -74,9 +86,11 @@ class Browser:
         await self.page.forget_sites()
         place.forget_pictures()
 
-    def phone(self, *, service_id: int = 0, store: CredentialStore | None = None) -> Phone:
-        """A phone in reach of the laptop's Bluetooth. New and empty unless `store` says otherwise."""
-        phone = Phone(self._background, self._place, service_id=service_id, store=store)
+    def phone(
+        self, *, preset: str | None = None, service_id: int | None = None, store: CredentialStore | None = None
+    ) -> Phone:
+        """A phone in reach of the laptop's Bluetooth, as `Phone` says. New and empty unless `store` says otherwise."""
+        phone = Phone(self._background, self._place, preset=preset, service_id=service_id, store=store)
         self._phones.append(phone)
         return phone
 
@@ -91,6 +105,21 @@ class Browser:
     def relay(self, up: bool) -> None:
         """Take the relay down, with all its tunnels, or bring it back."""
         self._background.run(self._place.relay.up() if up else self._place.relay.down())
+
+    def use_phone(self) -> None:
+        """Wait for the browser's dialog, and take "use a phone or tablet" if it lets one choose.
+
+        That is where options name no hint, or prefer a security key. Raises `NoDialog`.
+        """
+        until = time.monotonic() + WAIT
+        while time.monotonic() < until:
+            match self.log.since(self._mark).steps[-1:]:
+                case ("kMechanismSelection",):
+                    self.press("Return")
+                case ("kCableV2QRCode",):
+                    return
+            time.sleep(INTERVAL)
+        raise NoDialog(f"the browser offers no phone within {WAIT:g} s")
 
     def press(self, key: str) -> None:
         """Press a key where the keyboard is: in the page, or in the browser's dialog. `key`: as X calls it."""

@@ -56,7 +56,7 @@ async def open_display(keeper: Keeper, programs: dict[str, str], env: dict[str, 
     folder.mkdir()
     width, height = size
     argv = [programs["xvfb"], "-displayfd", "1", "-screen", "0", f"{width}x{height}x24"]
-    server = keeper.start("xvfb", [*argv, "-fbdir", str(folder), "-nolisten", "tcp"], env)
+    server = keeper.start("xvfb", [*argv, "-fbdir", str(folder), "-nolisten", "tcp", "-nocursor"], env)
 
     def number() -> str | None:
         server.check()

@@ -40,6 +40,14 @@ _CEREMONY = """
 })()
 """
 
+# An element has no value that could leave the page.
+_TRUE = """
+(async () => {
+  const value = await (%(expression)s);
+  return value instanceof Node ? true : value || null;
+})()
+"""
+
 _MIDDLE = """
 element => {
   element.scrollIntoView({block: "center", behavior: "instant"});
@@ -175,9 +183,11 @@ class Page:
         return found
 
     async def _wait_for(self, expression: str, limit: float) -> Any:
+        script = _TRUE % {"expression": expression}
+
         async def look() -> Any:
             try:
-                return await self._evaluate(expression, limit) or None
+                return await self._evaluate(script, limit)
             except (PageError, DevToolsError):  # a page that is being replaced
                 return None
 

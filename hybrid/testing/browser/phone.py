@@ -16,10 +16,12 @@ from typing import Any
 from hybrid.adapters.bluez_advertiser import BluezAdvertiser
 from hybrid.adapters.websocket_tunnel import WebSocketTunnels
 from hybrid.authenticator import PhoneTimeouts, answer
-from hybrid.errors import HybridError
+from hybrid.errors import HybridError, PeerTimeout, Stage
 from hybrid.events import Event, Proximity, RequestReceived, ResponseSent
+from hybrid.passkeys import presets
 from hybrid.passkeys.consent import REFUSED, Decision, Prompt
 from hybrid.passkeys.engine import SoftwareAuthenticator
+from hybrid.passkeys.profiles import PHONE
 from hybrid.passkeys.store import Credential, CredentialStore, MemoryStore
 from hybrid.protocol.ctap import Status
 from hybrid.protocol.eid import FIDO_UUID
@@ -62,7 +64,7 @@ class Ignore:
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """End the connection without a word when this event happens on the phone."""
+    """End the connection without a word when this event happens on the phone; the person never gets to answer."""
 
     at: type[Event] = RequestReceived
 
@@ -76,9 +78,10 @@ class OutOfRange:
 
 @dataclass(frozen=True, slots=True)
 class Misbehave:
-    """Be one of `hybrid.testing.peers.phones` in place of ours."""
+    """Be one of `hybrid.testing.peers.phones` in place of ours, until the laptop leaves or the seconds are over."""
 
     peer: phones.Phone
+    seconds: float = 5.0
 
 
 Plan = Approve | Decline | NoPasskey | Ignore | HangUp | OutOfRange | Misbehave
@@ -122,15 +125,23 @@ class Session:
 class Phone:
     """A phone with its own passkeys.
 
-    `store`: where they are, in memory unless given; `service_id`: the relay's number, of those that the browser was
-    started with.
+    `preset`: the name of one of `hybrid.passkeys.presets` to be like; `store`: where its passkeys are, in memory unless
+    given; `service_id`: number of the relay, of those that the browser was started with, in place of the preset's.
+    Raises `LocalProtocolError` for an unknown preset.
     """
 
     def __init__(
-        self, runner: Runner, place: Place, *, store: CredentialStore | None = None, service_id: int = 0
+        self,
+        runner: Runner,
+        place: Place,
+        *,
+        preset: str | None = None,
+        store: CredentialStore | None = None,
+        service_id: int | None = None,
     ) -> None:
-        self.store = store or MemoryStore()
-        self.service_id = service_id
+        self.profile = PHONE if preset is None else presets.preset(preset)
+        self.store = MemoryStore() if store is None else store
+        self.service_id = self.profile.habits.service_id if service_id is None else service_id
         self._runner = runner
         self._place = place
         self._sessions: list[Session] = []
@@ -164,9 +175,9 @@ class Phone:
         """Scan the code on the screen from too far away; the phone gives up after some seconds."""
         return self.begin(OutOfRange(seconds)).outcome()
 
-    def misbehave(self, peer: phones.Phone) -> PhoneOutcome:
-        """Scan the code on the screen with a phone that breaks a rule."""
-        return self.begin(Misbehave(peer)).outcome()
+    def misbehave(self, peer: phones.Phone, seconds: float = 5.0) -> PhoneOutcome:
+        """Scan the code on the screen with a phone that breaks a rule; it gives up after some seconds."""
+        return self.begin(Misbehave(peer, seconds)).outcome()
 
     def bluetooth(self, on: bool) -> None:
         """Switch the phone's Bluetooth on or off."""
@@ -186,13 +197,16 @@ class Phone:
     async def _follow(self, plan: Plan) -> PhoneOutcome:
         code = await self._place.read_code()
         if isinstance(plan, Misbehave):
-            return await self._play(code, plan.peer)
+            return await self._play(code, plan)
         return await _Meeting(self, self._place, plan).serve(code)
 
-    async def _play(self, code: str, peer: phones.Phone) -> PhoneOutcome:
-        error = None
+    async def _play(self, code: str, plan: Misbehave) -> PhoneOutcome:
+        error: HybridError | None = None
         try:
-            await peer.run(code, advertiser=_advertiser(self._place), tunnels=_tunnels(self._place))
+            async with asyncio.timeout(plan.seconds):
+                await plan.peer.run(code, advertiser=_advertiser(self._place), tunnels=_tunnels(self._place))
+        except TimeoutError:
+            error = PeerTimeout(Stage.REQUEST, plan.seconds)
         except HybridError as failure:
             error = failure
         self._place.keep_picture("end")
@@ -230,7 +244,7 @@ class _Meeting:
     async def _answer(self, code: str) -> object:
         plan = self._plan
         store = MemoryStore() if isinstance(plan, NoPasskey) else self._phone.store
-        engine = SoftwareAuthenticator(store, self, prompt_timeout=self._person_has())
+        engine = SoftwareAuthenticator(store, self, profile=self._phone.profile, prompt_timeout=self._person_has())
         out = isinstance(plan, OutOfRange)
         return await answer(
             code,
@@ -240,6 +254,7 @@ class _Meeting:
             on_event=self._happened,
             timeouts=PhoneTimeouts(advertise=plan.seconds) if isinstance(plan, OutOfRange) else None,
             service_id=self._phone.service_id,
+            habits=self._phone.profile.habits,
         )
 
     def _person_has(self) -> float:
@@ -272,7 +287,7 @@ class _Meeting:
             case Decline(after):
                 await asyncio.sleep(after)
                 return REFUSED
-            case Ignore():
+            case Ignore() | HangUp():
                 await asyncio.get_running_loop().create_future()
         return Decision(approved=True, verified=True)
 
