@@ -36,6 +36,7 @@ UNSORTED = b"\x02\xa2\x02" + cbor.encode(bytes(32)) + b"\x01" + cbor.encode("exa
 NAMELESS = b"\x01" + cbor.encode(
     {1: bytes(32), 2: {"id": "example.com"}, 3: {"id": b"u"}, 4: [{"alg": -7, "type": "public-key"}]}
 )
+MISTYPED = b"\x02" + cbor.encode({1: 7, 2: bytes(32)})
 SELECTION = b"\x0b"
 
 
@@ -244,12 +245,14 @@ async def test_our_own_phone_may_serve_more(place: Place) -> None:
 
 LEAVES = {
     "android": {UNSORTED: 0x12},
-    "android-chrome2022": {SIGN_IN: 0x2E, UNSORTED: 0x12, NAMELESS: 0x14, SELECTION: 0x01},
+    "android-chrome2022": {SIGN_IN: 0x2E, UNSORTED: 0x12, NAMELESS: 0x14, MISTYPED: 0x11, SELECTION: 0x01},
 }
-STATUSES = {SIGN_IN: 0x2E, NAMING: 0x2E, UNSORTED: 0x12, NAMELESS: 0x00, SELECTION: 0x01}
+STATUSES = {SIGN_IN: 0x2E, NAMING: 0x2E, UNSORTED: 0x12, NAMELESS: 0x00, MISTYPED: 0x11, SELECTION: 0x01}
 
 
-@pytest.mark.parametrize("request_", STATUSES, ids=["sign-in", "naming", "unsorted", "nameless", "selection"])
+@pytest.mark.parametrize(
+    "request_", STATUSES, ids=["sign-in", "naming", "unsorted", "nameless", "mistyped", "selection"]
+)
 @pytest.mark.parametrize("name", PRESETS)
 async def test_who_leaves_in_place_of_an_answer(place: Place, name: str, request_: bytes) -> None:
     client = clients.Client(request_)
