@@ -104,6 +104,22 @@ class Server:
         self.start_drain()
         await self._drained.wait()
 
+    async def stop_accepting(self) -> None:
+        """Leave the queue of new connections to other processes that listen on the same sockets.
+
+        Only those of other relays on this host still come, through unix sockets. Nothing that was accepted is lost.
+        """
+        for listener in self._listeners:
+            if listener.server is None or listener.trusted:
+                continue
+            if isinstance(self._loop, asyncio.SelectorEventLoop):
+                # asyncio accepts in one step of the loop and attaches to the server in a later one, which fails when
+                # the server was closed in between.
+                for listening in listener.server.sockets:
+                    self._loop.remove_reader(listening.fileno())
+                await asyncio.sleep(0)
+            listener.server.close()
+
     # For connections
 
     def _new_connection(self, listener: Listener) -> Connection:
@@ -186,16 +202,17 @@ class Server:
         for connection in list(self.connections.values()):
             connection.close()
         try:
-            await asyncio.wait_for(self._all_ended(), _STOP_GRACE)
+            await asyncio.wait_for(self.deserted(), _STOP_GRACE)
         except TimeoutError:
             pass
         finally:
             self.abort()
             if self._timer is not None:
                 self._timer.cancel()
-        await self._all_ended()
+        await self.deserted()
 
-    async def _all_ended(self) -> None:
+    async def deserted(self) -> None:
+        """Wait until there is no connection."""
         while self.connections:
             self._empty.clear()
             await self._empty.wait()
@@ -247,7 +264,7 @@ async def serve(
         proxy_protocol=proxy_protocol,
     )
     try:
-        for bound in sockets or await _bind(host, port):
+        for bound in sockets or await bind(host, port):
             unix = bound.family == socket.AF_UNIX
             await server.listen(bound, secure=not unix, trusted=unix)
             if not unix and not server.host:
@@ -257,8 +274,13 @@ async def serve(
         await server.aclose()
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address of `host`, as asyncio would bind it."""
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of `host`, as asyncio would bind it.
+
+    Raises:
+        OSError: an address cannot be bound.
+        UnicodeError: a host name that cannot be one.
+    """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
