@@ -1,7 +1,8 @@
-"""How a vault grows: time and memory to open it, find a passkey and answer with it, for 10, 1,000 and 10,000 of them.
+"""How a store grows: time and memory to open it, find a passkey and answer with it, for 10, 1,000 and 10,000 of them.
 
-Each size has a process of its own, so that memory is its own, too. Argon2id at its default cost is measured beside:
-opening has to do it, whatever is in the vault.
+A vault, and a KeePass database beside it, which is another program's format: one document, compressed and encrypted
+anew with every use. Each size has a process of its own, so that memory is its own, too. Argon2id at the default cost of
+a vault is measured beside: opening has to do it, whatever is in the store.
 """
 
 from __future__ import annotations
@@ -25,22 +26,25 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from hybrid import cbor
 from hybrid.events import Proximity
+from hybrid.passkeys import kdbx
 from hybrid.passkeys.consent import AlwaysApprove
 from hybrid.passkeys.engine import SoftwareAuthenticator
-from hybrid.passkeys.store import Credential
-from hybrid.passkeys.vault import Vault, open_vault
+from hybrid.passkeys.portability import BulkStore
+from hybrid.passkeys.store import Credential, CredentialStore
+from hybrid.passkeys.vault import open_vault
 from hybrid.passkeys.vault_file import KdfCost
 from hybrid.passkeys.vault_keys import PassphraseKey
-from hybrid.passkeys.vault_record import to_record
 from hybrid.ports import Peer
 
 SIZES = (10, 1_000, 10_000)
+STORES = ("vault", "kdbx")
 _PASSPHRASE = "correct horse"
 _CHEAP = KdfCost(8, 1, 1)
 _PEER = Peer(channel="qr", hint=None, linked_name=None, proximity=Proximity.SIMULATED)
 _SITES = 5  # passkeys of one site
 _COLUMNS = {
-    "passkeys": 8,
+    "store": 6,
+    "passkeys": 10,
     "file KiB": 9,
     "open ms": 9,
     "find ms": 9,
@@ -52,8 +56,9 @@ _COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Figures of one size: medians, and memory beyond that of a vault with nothing in it."""
+    """Figures of one store and size: medians, and memory beyond that of a program with nothing open."""
 
+    store: str
     passkeys: int
     file_kib: float
     open_ms: float
@@ -64,22 +69,23 @@ class Growth:
 
 
 def run(rounds: int) -> list[Growth]:
-    """Measure every size."""
-    return [_in_a_process(size, rounds) for size in SIZES]
+    """Measure every store and size."""
+    return [_in_a_process(store, size, rounds) for store in STORES for size in SIZES]
 
 
 def show(found: list[Growth]) -> None:
     """Print them as a table."""
-    print("\nvault growth (opening without Argon2id's fixed time, which is below)")
+    print("\ngrowth of a vault and of a KeePass database (opening without Argon2id's fixed time, which is below)")
     print("  " + "".join(f"{name:>{width}}" for name, width in _COLUMNS.items()))
     for growth in found:
         values = [getattr(growth, name) for name in Growth.__dataclass_fields__]
-        print("  " + "".join(f"{value:>{width}.4g}" for value, width in zip(values, _COLUMNS.values(), strict=True)))
+        texts = [value if isinstance(value, str) else f"{value:.4g}" for value in values]
+        print("  " + "".join(f"{text:>{width}}" for text, width in zip(texts, _COLUMNS.values(), strict=True)))
     print(f"  Argon2id at its default cost: {_argon2_ms():.4g} ms")
 
 
-def _in_a_process(size: int, rounds: int) -> Growth:
-    command = [sys.executable, "-m", "benchmarks.vault_growth", str(size), str(rounds)]
+def _in_a_process(store: str, size: int, rounds: int) -> Growth:
+    command = [sys.executable, "-m", "benchmarks.vault_growth", store, str(size), str(rounds)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Growth(**json.loads(done.stdout))
 
@@ -117,19 +123,24 @@ def _credential(number: int, key: bytes) -> Credential:
     )
 
 
-def _measure(size: int, rounds: int) -> Growth:
+def _open(store: str, path: Path) -> CredentialStore:
+    """Open a store, or make it."""
+    if store == "vault":
+        return open_vault(path, PassphraseKey(_PASSPHRASE), cost=_CHEAP)
+    return kdbx.open_kdbx(path, kdbx.DatabaseKey(_PASSPHRASE), create=True, cost=kdbx.KdfCost(1 << 13, 1, 1))
+
+
+def _measure(store: str, size: int, rounds: int) -> Growth:
     key = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "vault"
-        _fill(path, size, key)
+        path = Path(folder) / store
+        # In another process, whose memory does not count.
+        filling = [sys.executable, "-m", "benchmarks.vault_growth", store, str(path), str(size), key.hex()]
+        subprocess.run(filling, check=True)
         base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-        def opened() -> Vault:
-            return open_vault(path, PassphraseKey(_PASSPHRASE))
-
-        vault = opened()
+        opened = _open(store, path)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
-        phone = SoftwareAuthenticator(vault, AlwaysApprove())
+        phone = SoftwareAuthenticator(opened, AlwaysApprove())
         wanted = _credential(size // 2, key)
         request = b"\x02" + cbor.encode({1: wanted.rp_id, 2: bytes(32)})
 
@@ -138,30 +149,26 @@ def _measure(size: int, rounds: int) -> Growth:
                 raise RuntimeError("the phone refused")
 
         return Growth(
+            store=store,
             passkeys=size,
             file_kib=path.stat().st_size / 1024,
-            open_ms=_median_ms(rounds, opened),
-            find_ms=_median_ms(rounds, lambda: vault.find(wanted.credential_id)),
+            open_ms=_median_ms(rounds, lambda: _open(store, path)),
+            find_ms=_median_ms(rounds, lambda: opened.find(wanted.credential_id)),
             answer_ms=_median_ms(rounds, answer),
-            add_ms=_median_ms(rounds, lambda: vault.add(_credential(secrets.randbits(60), key))),
+            add_ms=_median_ms(rounds, lambda: opened.add(_credential(secrets.randbits(60), key))),
             memory_mib=memory / 1024,
         )
 
 
-def _fill(path: Path, size: int, key: bytes) -> None:
-    """In another process, whose memory does not count."""
-    if sys.argv[-1] == "fill":
-        vault = open_vault(path, PassphraseKey(_PASSPHRASE), cost=_CHEAP)
-        with vault.change() as records:
-            records.extend(to_record(_credential(number, key)) for number in range(size))
-        return
-    command = [sys.executable, "-m", "benchmarks.vault_growth", str(path), str(size), key.hex(), "fill"]
-    subprocess.run(command, check=True)
+def _fill(store: str, path: Path, size: int, key: bytes) -> None:
+    opened = _open(store, path)
+    assert isinstance(opened, BulkStore)
+    opened.add_all([_credential(number, key) for number in range(size)])
 
 
 if __name__ == "__main__":
-    if sys.argv[-1] == "fill":
-        _fill(Path(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3]))
+    if len(sys.argv) == 5:
+        _fill(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), bytes.fromhex(sys.argv[4]))
     else:
-        growth = _measure(int(sys.argv[1]), int(sys.argv[2]))
+        growth = _measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
         print(json.dumps({name: getattr(growth, name) for name in Growth.__dataclass_fields__}))
