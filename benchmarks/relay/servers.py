@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 CORE = 0
 
 # Every limit and every check is on. Those per address would stop a load that comes from a few, so they are high.
-LIMITS = ("--limit-loopback", "--max-per-address", "1000000")
+LIMITS = ("--limit-loopback", "--max-per-address", "1000000", "--new-per-minute", "1000000000")
 WITH_UVLOOP = ("-m", "tunnel_server")
 WITHOUT_UVLOOP = (
     "-c",
