@@ -274,6 +274,7 @@ def private_socket(path: Path) -> Iterator[socket.socket]:
             bound.bind(str(path))
         finally:
             os.umask(mask)
+        bound.listen()  # from now on: who finds the socket may connect, and is served when the door opens
         made = path.stat()
         try:
             yield bound

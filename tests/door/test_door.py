@@ -23,7 +23,7 @@ from hybrid.passkeys.engine import SoftwareAuthenticator
 from hybrid.passkeys.store import CredentialState, MemoryStore
 from hybrid.ports import Peer
 from hybrid.testing.door import ControlProblem, Door, Presence, parse_control, private_socket
-from tests.door.rig import FAIL, MAX_SIZE, WAIT, Connection, OpenDoor, open_door, open_tcp_door
+from tests.door.rig import FAIL, MAX_SIZE, WAIT, Connection, OpenDoor, Scripted, open_door, open_tcp_door
 from tests.passkeys.rig import create
 
 TOO_LARGE = b"\x39"
@@ -382,19 +382,28 @@ def test_the_socket_is_private_from_the_first_moment(tmp_path: Path, monkeypatch
     assert not path.exists()
 
 
+async def test_who_finds_the_socket_may_connect_before_the_door_is_open(tmp_path: Path) -> None:
+    with private_socket(tmp_path / "door") as listener:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "door")
+        client = Connection(reader, writer)
+        await client.send(b"\x05")
+        async with Door(Scripted(), Presence(AlwaysApprove())).open(listener):
+            assert await client.receive() == b"\x00\x05"
+            await client.close()
+
+
 def test_a_socket_that_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "door"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    with private_socket(path) as bound:
-        bound.listen()
+    with private_socket(path):
+        assert path.exists()
     assert not path.exists()
 
 
 def test_a_socket_in_use_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "door"
-    with private_socket(path) as bound:
-        bound.listen()
+    with private_socket(path):
         with pytest.raises(OSError, match="in use") as caught, private_socket(path):
             pass
         assert caught.value.errno == errno.EADDRINUSE
