@@ -6,6 +6,7 @@ to run for it.
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -60,11 +61,12 @@ async def open_display(keeper: Keeper, programs: dict[str, str], env: dict[str, 
 
     def number() -> str | None:
         server.check()
-        line, end, _ = server.log.read_text(errors="replace").partition("\n")
-        return line if end else None
+        # Complaints about numbers that are taken come before it.
+        line = re.search(r"^\d+$(?=\n)", server.log.read_text(errors="replace"), re.MULTILINE)
+        return line[0] if line else None
 
     found = await wait_for(number, _START_TIMEOUT)
-    if found is None or not found.isdigit():
+    if found is None:
         raise ProgramFailed(f"Xvfb does not start: {server.last_words()}")
     display = Display(f":{found}", folder / "Xvfb_screen0", programs["xdotool"])
     keeper.start("openbox", [programs["openbox"]], env | {"DISPLAY": display.name})
