@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from examples.relying_party.website.accounts import Account, Accounts, Passkey
@@ -53,8 +53,8 @@ class Visitor:
 class Website:
     """One website: its tables, its rules, its pages.
 
-    `clock` gives seconds since 1970; `backstage`: whether the pages have the side panel, whose template and files the
-    caller adds.
+    `clock` gives seconds since 1970; `panel`: a folder with ``templates/panel.html``, shown beside every page, and
+    values for it.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Website:
         settings: Settings,
         *,
         clock: Callable[[], int] = lambda: int(time.time()),
-        backstage: Path | None = None,
+        panel: tuple[Path, dict[str, Any]] | None = None,
     ) -> None:
         self.settings = settings
         self.database = Database(settings.database)
@@ -74,8 +74,8 @@ class Website:
         self.challenges = Challenges(self.database, clock, settings.challenge_lifetime)
         self.ceremonies = Ceremonies(settings, self.accounts, self.challenges, self.audit, self.names)
         self._clock = clock
-        self._backstage = backstage is not None
-        folders = [_HERE / "templates", *([backstage / "templates"] if backstage else [])]
+        self._panel = None if panel is None else panel[1]
+        folders = [_HERE / "templates", *([] if panel is None else [panel[0] / "templates"])]
         self._pages = Environment(
             loader=FileSystemLoader(folders), autoescape=select_autoescape(), undefined=StrictUndefined
         )
@@ -84,7 +84,7 @@ class Website:
         prefix = "__Host-" if settings.secure else ""
         self._session_cookie, self._browser_cookie = f"{prefix}session", f"{prefix}browser"
 
-    def app(self, *more: Route | Mount) -> Starlette:
+    def app(self, *more: BaseRoute) -> Starlette:
         """The ASGI application, with `more` routes of the side panel."""
         routes = [
             Route("/", self._home),
@@ -168,7 +168,7 @@ class Website:
             site=self.settings,
             policies=list(Policy),
             visitor=visitor,
-            backstage=self._backstage,
+            panel=self._panel,
             here=request.url.path,
             **values,
         )
