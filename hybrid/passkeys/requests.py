@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybrid.passkeys.consent import shown_rp_id
 from hybrid.passkeys.members import optional, required, typed
 from hybrid.passkeys.profiles import Profile
 from hybrid.passkeys.rejected import Rejected
@@ -140,6 +141,8 @@ def _rp_id(fields: Mapping[Any, Any], key: int | str) -> str:
     value = required(fields, key, str)
     if len(value.encode()) > _MAX_RP_ID_SIZE:
         raise Rejected(Status.REQUEST_TOO_LARGE)
+    if not shown_rp_id(value):
+        raise Rejected(Status.INVALID_PARAMETER)  # a person could not be told which site it is
     return value
 
 

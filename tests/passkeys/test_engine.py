@@ -227,6 +227,8 @@ CREATE_ROWS = {
     "extensions in a list": (create(m6=[]), 0x11),
     "unknown extension": (create(m6={"hmac-secret": True}), 0x00),
     "unknown member": (create(m99="x"), 0x00),
+    "rp.id empty": (create(m2={"id": ""}), 0x02),
+    "rp.id of blanks": (create(m2={"id": " \t"}), 0x02),
     "rp.id of 254 bytes": (create(m2={"id": "a" * 254}), 0x39),
     "no parameters": (b"\x01", 0x14),
 }
@@ -234,6 +236,7 @@ CREATE_ROWS = {
 SIGN_IN_ROWS = {
     "G1 no rpId": (sign_in(m1=ABSENT), 0x14),
     "G1 rpId is bytes": (sign_in(m1=b"example.com"), 0x11),
+    "G1 rpId empty": (sign_in(m1=""), 0x02),
     "G1 no hash": (sign_in(m2=ABSENT), 0x14),
     "G1 hash of 33 bytes": (sign_in(m2=bytes(33)), 0x11),
     "G1 allow list is a map": (sign_in(m3={}), 0x11),
