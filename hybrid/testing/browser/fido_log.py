@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 FLAGS = (
@@ -15,18 +16,23 @@ FLAGS = (
     "--vmodule=*fido*=3,*cable*=3,*webauthn*=2,*bluetooth*=2,*bluez*=2,device_event_log*=2",
 )
 
-# "[15:21:00.866] FIDO: DEBUG: v2_discovery.cc:174 (680A... matches QR code)"; errors have no level of their own
-_LINE = re.compile(r"\[[\d:.]+\] (?P<part>\w+): (?:(?P<level>[A-Z]+): )?(?P<source>[\w.]+:\d+) (?P<text>.*)", re.DOTALL)
-_START = re.compile(r"^\[\d+:\d+:", re.MULTILINE)
+# "[10721:10764:1121/152100.866871:VERBOSE1:components/device_event_log/device_event_log_impl.cc:214] TEXT"
+_ENTRY = re.compile(r"^\[\d+:\d+:[\d/.]+:(?P<level>\w+):(?P<source>[^]]+)\] (?P<text>.*)", re.DOTALL)
+_START = re.compile(r"^\[\d+:\d+:[\d/.]+:", re.MULTILINE)
+# TEXT of an event log: "[15:21:00.866] FIDO: DEBUG: v2_discovery.cc:174 (680A... matches QR code)"; errors have no level
+_EVENT = re.compile(
+    r"\[[\d:.]+\] (?P<part>\w+): (?:(?P<level>[A-Z]+): )?(?P<source>[\w.]+:\d+) (?P<text>.*)", re.DOTALL
+)
 _CTAP_ERROR = re.compile(r"CTAP2 error code 0x([0-9a-f]+)")
-_NET_ERROR = re.compile(r"net_error (-\d+)|ERR_\w+")
+_NET_ERROR = re.compile(r"net_error (-\d+)")
 _UI_STEP = "UI step: "
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One entry. `part`: "FIDO" or "Bluetooth" for instance; `level`: "EVENT", "DEBUG", "ERROR"...; `source`: file and
-    line in Chromium's source."""
+    """One entry. `part`: "FIDO" or "Bluetooth" for instance, empty for what is none of the event logs; `level`: "EVENT",
+    "DEBUG", "ERROR"...; `source`: file and line in Chromium's source.
+    """
 
     part: str
     level: str
@@ -69,6 +75,11 @@ class LogReport:
         return any("established v2" in line.text for line in self.lines)
 
     @property
+    def net_errors(self) -> tuple[int, ...]:
+        """Failures of TLS as Chromium numbers them, e.g. -202 for a certificate of an unknown authority."""
+        return tuple(int(found) for line in self.lines for found in _NET_ERROR.findall(line.text))
+
+    @property
     def ctap_statuses(self) -> tuple[int, ...]:
         """CTAP errors that the phone answered with."""
         return tuple(int(found, 16) for line in self.lines for found in _CTAP_ERROR.findall(line.text))
@@ -91,13 +102,17 @@ class FidoLog:
             file.seek(mark)
             text = file.read().decode(errors="replace")
         starts = [match.start() for match in _START.finditer(text)]
-        entries = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+        entries = [text[start:end] for start, end in pairwise([*starts, len(text)])]
         return LogReport(tuple(filter(None, map(_parse, entries))))
 
 
 def _parse(entry: str) -> LogLine | None:
-    found = _LINE.search(entry)
+    found = _ENTRY.match(entry)
     if found is None:
         return None
-    part, level, source, text = found.groups()
-    return LogLine(part, level or "ERROR", source, text.strip())
+    level, source, text = found.groups()
+    event = _EVENT.match(text)
+    if event is None:
+        return LogLine("", level, source, text.strip())
+    part, event_level, event_source, event_text = event.groups()
+    return LogLine(part, event_level or level, event_source, event_text.strip())

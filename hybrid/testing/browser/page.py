@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from hybrid.errors import HybridError
 from hybrid.testing.browser.devtools import DevTools, DevToolsError
 from hybrid.testing.browser.fido_log import FidoLog, LogReport
-from hybrid.testing.browser.patience import wait_until
+from hybrid.testing.browser.patience import INTERVAL, wait_until
 
 _T = TypeVar("_T")
 
@@ -124,6 +125,14 @@ class Ceremony:
     def log(self) -> LogReport:
         """What Chromium logged since the call."""
         return self._page.log.since(self._mark)
+
+    def wait_for_log(self, words: str, limit: float = WAIT) -> None:
+        """Wait until Chromium has logged these words about this ceremony. Raises `PageError`."""
+        until = time.monotonic() + limit
+        while words not in self.log().text:
+            if time.monotonic() >= until:
+                raise PageError(f"Chromium does not log within {limit:g} s: {words}; {self._hint()}")
+            time.sleep(INTERVAL)
 
     def _hint(self) -> str:
         steps = self.log().steps

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from hybrid.passkeys.profiles import PHONE
 from hybrid.passkeys.store import Credential, CredentialStore, MemoryStore
 from hybrid.protocol.ctap import Status
 from hybrid.protocol.eid import FIDO_UUID
-from hybrid.testing.browser.page import Runner
+from hybrid.testing.browser.page import WAIT, Runner
+from hybrid.testing.browser.patience import INTERVAL
 from hybrid.testing.browser.place import PHONE_ADAPTER, Place
 from hybrid.testing.peers import phones
 
@@ -106,16 +108,40 @@ class PhoneOutcome:
         return self.error is None and self.statuses[-1:] == (Status.OK,)
 
 
-class Session:
-    """A plan under way."""
+class PhoneLeft(HybridError):
+    """A session ended before what a test waited for."""
 
-    def __init__(self, doing: Future[Any]) -> None:
-        self._doing = doing
+    @property
+    def identifier(self) -> str:
+        return "browser.phone-left"
+
+
+class Session:
+    """A plan under way. `events`: what has happened on the phone so far."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._doing: Future[Any] = Future()
 
     def outcome(self, limit: float = SESSION) -> PhoneOutcome:
         """Wait for the end. Raises `NoCode` if no code appeared, `TimeoutError` after `limit` seconds."""
         outcome: PhoneOutcome = self._doing.result(limit)
         return outcome
+
+    def wait_for(self, event: type[Event], limit: float = WAIT) -> None:
+        """Wait until something happens on the phone. Raises `TimeoutError`, or what ends the session before."""
+        until = time.monotonic() + limit
+        while not any(isinstance(past, event) for past in list(self.events)):
+            if self._doing.done():
+                raise PhoneLeft(f"the session ended before {event.__name__}: {self.outcome()}")
+            if time.monotonic() >= until:
+                raise TimeoutError(f"no {event.__name__} on the phone within {limit:g} s")
+            time.sleep(INTERVAL)
+
+    def begun(self, doing: Future[Any]) -> Session:
+        """Tell it what it waits for."""
+        self._doing = doing
+        return self
 
     def cancel(self) -> None:
         """Put the phone away. Nothing happens if the session has ended."""
@@ -185,20 +211,20 @@ class Phone:
 
     def begin(self, plan: Plan) -> Session:
         """Start a plan and do not wait: for drivers whose click returns only when the ceremony is over."""
-        session = Session(self._runner.begin(self._follow(plan)))
+        session = Session()
         self._sessions.append(session)
-        return session
+        return session.begun(self._runner.begin(self._follow(plan, session.events)))
 
     def put_away(self) -> None:
         """End whatever is still under way."""
         for session in self._sessions:
             session.cancel()
 
-    async def _follow(self, plan: Plan) -> PhoneOutcome:
+    async def _follow(self, plan: Plan, events: list[Event]) -> PhoneOutcome:
         code = await self._place.read_code()
         if isinstance(plan, Misbehave):
             return await self._play(code, plan)
-        return await _Meeting(self, self._place, plan).serve(code)
+        return await _Meeting(self, self._place, plan, events).serve(code)
 
     async def _play(self, code: str, plan: Misbehave) -> PhoneOutcome:
         error: HybridError | None = None
@@ -216,11 +242,11 @@ class Phone:
 class _Meeting:
     """One session of our phone, and the person in front of it."""
 
-    def __init__(self, phone: Phone, place: Place, plan: Plan) -> None:
+    def __init__(self, phone: Phone, place: Place, plan: Plan, events: list[Event]) -> None:
         self._phone = phone
         self._place = place
         self._plan = plan
-        self._events: list[Event] = []
+        self._events = events
         self._prompts: list[Prompt] = []
         self._statuses: list[int] = []
         self._serving: asyncio.Task[object] | None = None

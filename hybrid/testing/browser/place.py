@@ -149,7 +149,7 @@ async def open_place(options: BrowserOptions) -> AsyncIterator[Place]:
             programs["chromium"],
             env | {"DISPLAY": display.name},
             size=options.size,
-            hosts=dict(options.hosts) | {f"{domain}:443": relay.address for domain in domains},
+            hosts={f"{domain}:443": relay.address for domain in domains} | dict(options.hosts),
             language=options.language,
             dark=options.dark,
             flags=options.flags,
