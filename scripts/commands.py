@@ -37,7 +37,7 @@ class Argument:
 class Command:
     """One command, with its subcommands if it is a group. `text` has a paragraph on each line.
 
-    A group inside a program has the options of all its commands.
+    A group inside a program has the options of all its commands. `alone`: it does something without a command too.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Command:
     options: tuple[Option, ...]
     arguments: tuple[Argument, ...]
     commands: tuple[Command, ...]
+    alone: bool
 
     @property
     def leaves(self) -> list[tuple[str, Command]]:
@@ -84,6 +85,7 @@ def _command(name: str, command: click.Command, parent: click.Context | None) ->
             if isinstance(item, click.Argument)
         ),
         commands=subcommands,
+        alone=not isinstance(command, click.Group) or command.invoke_without_command,
     )
 
 

@@ -1,4 +1,6 @@
-"""``python -m scripts.make_manual``: writes manual pages and completions under ``share/`` from the commands' options.
+"""``python -m scripts.make_manual``: writes what follows from the commands' options.
+
+That is manual pages and completions under ``share/``, and the relay's example of a configuration file.
 
 They are committed, so that a wheel can be built without the project's dependencies; a test says when they are old.
 The completions are static: no program of ours starts while somebody types.
@@ -6,14 +8,22 @@ The completions are static: no program of ours starts while somebody types.
 
 from __future__ import annotations
 
+import json
 import sys
+import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import click
 
 import hybrid
 from scripts.commands import Command, Option, programs
+from tunnel_server.__main__ import command as relay
+from tunnel_server.config import NODES_KEY, options_by_key
 
 ROOT = Path(__file__).parents[1]
+EXAMPLE = "packaging/tunnel-server.toml"
 _NOTE = "Made by scripts/make_manual.py from the command's own options; do not edit."
 
 
@@ -26,6 +36,7 @@ def files() -> dict[str, str]:
         made[f"share/bash-completion/completions/{name}"] = bash(program)
         made[f"share/zsh/site-functions/_{name}"] = zsh(program)
         made[f"share/fish/vendor_completions.d/{name}.fish"] = fish(program)
+    made[EXAMPLE] = example_config()
     return made
 
 
@@ -38,6 +49,53 @@ def main() -> int:
             path.write_text(content)
             print(name)
     return 0
+
+
+# --- the relay's configuration file -----------------------------------------------------------------------------------
+
+
+def example_config() -> str:
+    """Every key with its explanation and its default, all of them comments."""
+    context = click.Context(relay)
+    lines = [
+        "# Configuration of tunnel-server, for /etc/tunnel-server/tunnel-server.toml. A key is an option without its",
+        '# dashes; what stands here is the default, or an example after "for example". The command line wins.',
+        "# tunnel-server check-config FILE says whether a file is good.",
+        f"# {_NOTE}",
+    ]
+    for key, option in options_by_key(relay).items():
+        example = _EXAMPLES.get(key)
+        note = "" if example is None else " For example:"
+        value = option.get_default(context) if example is None else example
+        lines += ["", *textwrap.wrap(f"{option.help}{note}", 110, initial_indent="# ", subsequent_indent="# ")]
+        lines.append(f"#{key} = {json.dumps(value)}")
+    lines += [
+        "",
+        *textwrap.wrap(_NODES_HELP, 110, initial_indent="# ", subsequent_indent="# "),
+        f"#{NODES_KEY} = {json.dumps(_EXAMPLES[NODES_KEY])}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_NODES_HELP = (
+    "All machines, for tunnel-server proxy-config only: name, address, number and the port of the admin listener. "
+    "For example:"
+)
+_EXAMPLES: dict[str, str | int | list[str]] = {
+    "cert": "/run/credentials/tunnel-server.service/cert",
+    "key": "/run/credentials/tunnel-server.service/key",
+    "origin": ["wss://cable.example.com"],
+    "trusted-proxy": ["192.0.2.10", "2001:db8::/64"],
+    "node": 1,
+    "runtime-dir": "/run/tunnel-server",
+    "peer": ["2=192.0.2.2:8444", "3=[2001:db8::3]:8444"],
+    "peer-listen": "192.0.2.1:8444",
+    "peer-cert": "/etc/tunnel-server/node.pem",
+    "peer-key": "/etc/tunnel-server/node.key",
+    "peer-ca": "/etc/tunnel-server/nodes.pem",
+    "admin": "127.0.0.1:9090",
+    NODES_KEY: ["a=192.0.2.1:8443,1,9090", "b=192.0.2.2:8443,2,9090"],
+}
 
 
 # --- manual pages: man(7) macros --------------------------------------------------------------------------------------
@@ -71,7 +129,8 @@ def manual_page(program: Command) -> str:
         f"{_roff(program.name)} \\- {_roff(program.summary[:1].lower() + program.summary[1:])}",
         ".SH SYNOPSIS",
     ]
-    for words, command in program.leaves or [("", program)]:
+    own = [("", program)] if program.alone else []
+    for words, command in own + program.leaves:
         lines += [f".B {_roff(f'{program.name} {words}'.rstrip())}", "[\\fIOPTION\\fR]..." + _arguments(command), ".br"]
     lines[-1:] = [".SH DESCRIPTION", *_roff_paragraphs(program)]
     lines += [".SH OPTIONS", *_roff_options(program.options)]
@@ -150,9 +209,11 @@ def bash(program: Command) -> str:
             "    return",
             "  fi",
         ]
+        if program.alone:
+            lines.append(f"  [[ $command != -* ]] || command={program.name}")
     else:
         lines.append(f"  local command={program.name}")
-    commands = program.commands or (program,)
+    commands = (*program.commands, *([replace(program, commands=())] if program.alone else []))
     lines += ['  case "$command $before" in', *(line for item in commands for line in _bash_values(item)), "  esac"]
     lines += ["  case $command in", *(line for item in commands for line in _bash_options(item)), "  esac", "}"]
     lines.append(f"complete -F {function} {program.name}")
@@ -232,6 +293,8 @@ def fish(program: Command) -> str:
     """For fish's ``vendor_completions.d``."""
     lines = [f"# fish completion for {program.name}. {_NOTE}", f"complete -c {program.name} -f"]
     top = "__fish_use_subcommand" if program.commands else ""
+    if program.commands and program.alone:  # fish would take the value of an option for a command
+        top = f"not __fish_seen_subcommand_from {_commands(program)}"
     lines += _fish_options(program, program, top)
     for command in program.commands:
         lines.append(f"complete -c {program.name} -n '{top}' -a {command.name} -d {_fish_text(command.summary)}")

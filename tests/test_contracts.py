@@ -53,6 +53,8 @@ PLANTS = [
     ("tunnel_server/relay.py", "import websockets", {RELAY_CORE}),
     ("tunnel_server/frames.py", "import websockets.speedups", {RELAY_CORE}),
     ("tunnel_server/http_head.py", "import asyncio", {RELAY_CORE}),
+    ("tunnel_server/routing.py", "import socket", {RELAY_CORE}),
+    ("tunnel_server/config.py", "import asyncio", {RELAY_CORE}),
     ("hybrid/passkeys/engine.py", "import tunnel_server", {START_RELAY}),
 ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import secrets
 import socket
 import ssl
@@ -77,6 +78,7 @@ class Server:
         self._numbers = itertools.count()
         self._listeners: list[Listener] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = math.inf
         self._drained = asyncio.Event()
         self._empty = asyncio.Event()
         self._stopped = False
@@ -172,22 +174,24 @@ class Server:
                     connection.drop()
                 case _:
                     assert_never(action)
-        if self.relay.drained:
+        relay = self.relay
+        if relay.alarm < self._wakes_at:
+            self._set_timer(relay.alarm)
+        if relay.draining and relay.drained:
             self._drained.set()
-        alarm = self.relay.alarm
-        if self._timer is None or alarm < self._timer.when():
-            self._set_timer(alarm)
 
     def _set_timer(self, alarm: float) -> None:
         """Wake up at `alarm`; one that comes too early sets the next one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._stopped and alarm < float("inf"):
+        if not self._stopped:
             self._timer = self._loop.call_at(alarm, self._tick)
+            self._wakes_at = alarm
 
     def _tick(self) -> None:
         self._timer = None
+        self._wakes_at = math.inf
         self.apply(self.relay.tick(self.now()))
 
     # The end

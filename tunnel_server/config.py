@@ -17,7 +17,7 @@ import click
 from tunnel_server.complaints import EXIT_USAGE, CommandError
 
 NOT_IN_A_FILE = frozenset({"help", "version", "config"})
-NODES_KEY = "node"  # for `tunnel-server proxy-config`; the relay itself does not read it
+NODES_KEY = "nodes"  # for `tunnel-server proxy-config`; the relay itself does not read it
 MAX_SIZE = 1024 * 1024
 
 _LINE_OF_ERROR = re.compile(r"\s*\(at line (\d+), column \d+\)")

@@ -352,9 +352,7 @@ class Connection(asyncio.Protocol):
 
     def _read_frames(self, data: bytes) -> None:
         server, relay, number = self._server, self._server.relay, self._number
-        if self._reader is None:
-            self._reader = FrameReader(server.max_message, unmask)
-        reader = self._reader
+        reader = self._reader or FrameReader(server.max_message, unmask)
         for event in reader.feed(data):
             match event:
                 case Message(size, frame):
@@ -372,11 +370,12 @@ class Connection(asyncio.Protocol):
                     logger.debug("a side of a tunnel broke the rules: %d", code)
                     server.apply(relay.broke_rules(number, code, server.now()))
                     self._end_stream()
-        if reader.empty or self._stage is _DONE:
+        if not reader.empty and self._stage is not _DONE:
+            self._reader = reader
+            server.apply(relay.unfinished(number, reader.announced, reader.held, server.now()))
+        elif self._reader is not None:
             self._reader = None
             server.apply(relay.unfinished(number, 0, 0, server.now()))
-        else:
-            server.apply(relay.unfinished(number, reader.announced, reader.held, server.now()))
 
     def _end_stream(self) -> None:
         """Say that nothing more comes from here, and wait for the other side to say the same.

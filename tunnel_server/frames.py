@@ -133,7 +133,7 @@ class FrameReader:
     def __init__(self, limit: int, unmask: Unmask = xor) -> None:
         self._limit = limit
         self._unmask = unmask
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
         self._at = 0  # where the next frame begins in the buffer
         self._message: bytearray | None = None  # fragments so far
         self._finished = False
@@ -154,7 +154,10 @@ class FrameReader:
         events: list[Event] = []
         if self._finished:
             return events
-        self._buffer += data
+        if self._buffer:
+            self._buffer += data
+        else:
+            self._buffer = data
         try:
             while self._read_frame(events):
                 pass
@@ -162,9 +165,9 @@ class FrameReader:
             events.append(Violation(broken.code))
             self._finished = True
         if self._finished:
-            self._buffer, self._message = bytearray(), None
-        elif self._at:
-            del self._buffer[: self._at]
+            self._buffer, self._message = b"", None
+        elif self._at or self._buffer is data:
+            self._buffer = bytearray(self._buffer[self._at :])
         self._at = 0
         return events
 

@@ -26,6 +26,8 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEAD = re.compile(
     rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])\r\n((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
 )
+_FIELD = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")  # of lines that are known to be good
+_HOST = re.compile(rb"[^ \t,]*")  # may be empty; who it names is not our business
 _TUNNEL_PATH = re.compile(r"/cable/(new|connect|contact)([/?].*)?")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # section 4.1: 16 bytes
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -50,11 +52,19 @@ class Refusal:
 
 @dataclass(slots=True, repr=False)
 class Request:
-    """A good request. `key` is its ``Sec-WebSocket-Key``."""
+    """A good request. `key` is its ``Sec-WebSocket-Key``, `fields` are its header lines in order."""
 
     target: Target
     key: bytes
-    headers: Headers
+    fields: list[tuple[bytes, bytes]]
+
+    @property
+    def headers(self) -> Headers:
+        """The header lines by name."""
+        headers: Headers = {}
+        for name, value in self.fields:
+            headers.setdefault(name.lower(), []).append(value.rstrip(b" \t"))
+        return headers
 
     def __repr__(self) -> str:
         return f"<Request for {type(self.target).__name__}>"
@@ -86,11 +96,7 @@ def read_head(head: bytes, origins: Collection[bytes] = ()) -> Request | Refusal
         return Refusal(400 if _TUNNEL_PATH.fullmatch(text) else 404)
     if minor != b"1":
         return Refusal(400)  # section 4.1: at least HTTP/1.1
-    headers: Headers = {}
-    for line in lines.split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    return _check_headers(target, headers, origins)
+    return _check_headers(target, _FIELD.findall(lines), origins)
 
 
 def members(lines: Iterable[bytes]) -> list[bytes]:
@@ -98,39 +104,43 @@ def members(lines: Iterable[bytes]) -> list[bytes]:
     return [member for line in lines for part in line.split(b",") if (member := part.strip(b" \t"))]
 
 
-def _check_headers(target: Target, headers: Headers, origins: Collection[bytes]) -> Request | Refusal:
+def _check_headers(target: Target, fields: list[tuple[bytes, bytes]], origins: Collection[bytes]) -> Request | Refusal:
+    # RFC 9110 section 5.3: lines of one name are one list. What must be there once is then no good value any more.
+    headers: dict[bytes, bytes] = {}
+    for field, line in fields:
+        name, value = field.lower(), line.rstrip(b" \t")
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    get = headers.get
     # RFC 9112 sections 3.2 and 6: one host; a body would be read as frames.
     if (
-        len(headers.get(b"host", ())) != 1
+        not _HOST.fullmatch(get(b"host", b" "))
         or b"transfer-encoding" in headers
-        or headers.get(b"content-length", _NONE) != _NONE
+        or get(b"content-length", b"0") != b"0"
     ):
         return Refusal(400)
     # Clients that are no browsers may leave Origin out (libwebauthn, microG), so only a wrong one counts.
-    if origins and not all(value in origins for value in headers.get(b"origin", ())):
+    if origins and get(b"origin") not in origins and b"origin" in headers:
         return Refusal(403)
     if (
-        not _has_token(headers.get(b"upgrade"), b"websocket")
-        or not _has_token(headers.get(b"connection"), b"upgrade")
-        or headers.get(b"sec-websocket-version") != [b"13"]
+        not _has_token(get(b"upgrade", b""), b"websocket")
+        or not _has_token(get(b"connection", b""), b"upgrade")
+        or get(b"sec-websocket-version") != b"13"
     ):
         return Refusal(426, _UPGRADE_NEEDED)
-    keys = headers.get(b"sec-websocket-key", ())
-    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
+    key = get(b"sec-websocket-key", b"")
+    if not _KEY.fullmatch(key):
         return Refusal(400)
     # Section 4.2.2: one of a list; names of subprotocols are compared as they are.
-    offered = headers.get(b"sec-websocket-protocol", [])
-    if offered != [_SUBPROTOCOL] and _SUBPROTOCOL not in members(offered):
+    offered = get(b"sec-websocket-protocol", b"")
+    if offered != _SUBPROTOCOL and _SUBPROTOCOL not in members([offered]):
         return Refusal(400)
-    return Request(target, keys[0], headers)
+    return Request(target, key, fields)
 
 
-_NONE = [b"0"]  # a body of no bytes is none
-
-
-def _has_token(lines: list[bytes] | None, token: bytes) -> bool:
+def _has_token(value: bytes, token: bytes) -> bool:
     """Tokens of any case; a browser's one line with one token is the common case."""
-    return lines is not None and (lines[0].lower() == token or token in members(line.lower() for line in lines))
+    value = value.lower()
+    return value == token or token in members([value])
 
 
 def accept(key: bytes, routing_id: bytes | None) -> bytes:

@@ -7,12 +7,14 @@ not used: its way with several processes is a folder of memory maps that outlive
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from tunnel_server.observing import Outcome
@@ -127,9 +129,28 @@ def process_samples() -> Samples:
     ]
 
 
+def version_sample() -> tuple[str, dict[str, str], float]:
+    """Which version this is."""
+    return "info", {"version": version("fido-hybrid")}, 1
+
+
 def label(samples: Samples, **labels: str) -> Samples:
     """The same samples with more labels."""
     return [(name, {**own, **labels}, value) for name, own, value in samples]
+
+
+def merge(*parts: Samples) -> Samples:
+    """Sums of the samples with the same name and labels."""
+    sums: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for name, labels, value in itertools.chain(*parts):
+        key = name, tuple(labels.items())
+        sums[key] = sums.get(key, 0) + value
+    return [(name, dict(labels), value) for (name, labels), value in sums.items()]
+
+
+def lasting(samples: Samples) -> Samples:
+    """Only what goes on counting after its process is gone: no gauges."""
+    return [sample for sample in samples if _FAMILIES[_family(sample[0])][0] != "gauge"]
 
 
 def exposition(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> str:

@@ -169,6 +169,8 @@ def address_group(host: str, *, limit_loopback: bool = False) -> str | None:
     Raises:
         ValueError: `host` is no address.
     """
+    if ":" not in host and host[:1].isdigit():  # as sockets give it, for almost everybody
+        return None if host.startswith("127.") and not limit_loopback else host
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
@@ -196,7 +198,7 @@ class Relay:
         self.alarm = math.inf  # no timer strikes before
         self._limits = limits
         self._observer = observer or Unobserved()
-        self._draining = False
+        self.draining = False  # no new tunnels
         self._connections: dict[int, _Connection] = {}
         self._groups: Counter[str] = Counter()
         self._rates = Rates(limits.new_per_minute, limits.addresses)
@@ -222,14 +224,9 @@ class Relay:
         return len(self._connections)
 
     @property
-    def draining(self) -> bool:
-        """No new tunnels."""
-        return self._draining
-
-    @property
     def drained(self) -> bool:
         """Nothing is left to wait for after `drain`."""
-        return self._draining and not self._tunnels and not self._handed_over
+        return self.draining and not self._tunnels and not self._handed_over
 
     def peer(self, connection: int) -> int | None:
         """The connection at the other end of the tunnel, if there is one now."""
@@ -410,12 +407,12 @@ class Relay:
 
     def drain(self, now: float) -> list[Action]:
         """From now on no new tunnels; those that exist may still be joined and go on."""
-        self._draining = True
+        self.draining = True
         return self.tick(now)
 
     def stop(self, now: float) -> list[Action]:
         """End every tunnel."""
-        self._draining = True
+        self.draining = True
         actions = self.tick(now)
         for tunnel in list(self._tunnels.values()):
             actions += self._end(tunnel, Code.VANISHED, Outcome.STOPPED, now)
@@ -468,7 +465,7 @@ class Relay:
         return seat if seat is not None and self._heads.running(connection) else None
 
     def _create(self, connection: int, seat: _Connection, tunnel_id: bytes, now: float) -> list[Action]:
-        if self._draining:
+        if self.draining:
             return [self._refuse(connection, now, 503, _DRAINING_RETRY)]
         wait = 0.0 if seat.group is None else self._rates.take(seat.group, now)
         if wait > 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.make_manual import ROOT, files
+from scripts.make_manual import EXAMPLE, ROOT, files
 from tests.packaging.programs import need
 
 SHARE = ROOT / "share"
@@ -27,8 +27,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 def test_the_committed_files_are_what_the_commands_make() -> None:
     made = files()
-    committed = {str(path.relative_to(ROOT)): path.read_text() for path in SHARE.rglob("*") if path.is_file()}
-    assert committed == made, "run make manual"
+    there = [*(path for path in SHARE.rglob("*") if path.is_file()), ROOT / EXAMPLE]
+    assert {str(path.relative_to(ROOT)): path.read_text() for path in there} == made, "run make manual"
 
 
 @pytest.mark.parametrize("page", sorted((SHARE / "man" / "man1").iterdir()), ids=lambda path: path.name)
@@ -75,6 +75,11 @@ def test_each_shell_accepts_its_completion(shell: str, pattern: str, tmp_path: P
         ("hybrid nothing --", []),
         ("tunnel-server --ho", ["--host"]),
         ("tunnel-server --log-level d", ["debug"]),
+        ("tunnel-server --port 0 --log-level d", ["debug"]),
+        ("tunnel-server --port 0 --ho", ["--host"]),
+        ("tunnel-server pro", ["proxy-config"]),
+        ("tunnel-server proxy-config --bund", ["--bundle"]),
+        ("tunnel-server check-config some", ["compopt -o default"]),
     ],
 )
 def test_bash_completes(line: str, offered: list[str]) -> None:
@@ -89,7 +94,13 @@ def test_bash_completes(line: str, offered: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("line", "offered"),
-    [("hybrid ge", "get"), ("hybrid phone --approve al", "always"), ("tunnel-server --ho", "--host")],
+    [
+        ("hybrid ge", "get"),
+        ("hybrid phone --approve al", "always"),
+        ("tunnel-server --ho", "--host"),
+        ("tunnel-server --port 0 --ho", "--host"),
+        ("tunnel-server check-c", "check-config"),
+    ],
 )
 def test_fish_completes(line: str, offered: str, tmp_path: Path) -> None:
     need("fish")

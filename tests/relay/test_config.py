@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunnel_server.__main__ import command, parse
+from tunnel_server.complaints import CommandError
 from tunnel_server.config import ConfigError, defaults, line_of, load, options_by_key, read
+from tunnel_server.forwarding import Peer
+
+EXAMPLE = Path(__file__).parents[2] / "packaging" / "tunnel-server.toml"
 
 
 @click.command()
@@ -47,7 +53,7 @@ max-message = 7
 drain = 2
 log-level = 'debug'
 key = "key.pem"
-node = ["a=127.0.0.1:1,0"]
+nodes = ["a=127.0.0.1:1,0"]
 """
 
 
@@ -158,3 +164,111 @@ def test_which_options_have_a_key() -> None:
     assert list(options_by_key(example)) == [
         "host", "port", "key", "plain", "origin", "max-message", "drain", "log-level",
     ]  # fmt: skip
+
+
+def uncommented(path: Path) -> str:
+    """The example with every key in force."""
+    return "\n".join(line.removeprefix("#") for line in path.read_text().splitlines() if re.match(r"#[a-z-]+ = ", line))
+
+
+def test_the_example_has_every_option_and_its_default(tmp_path: Path) -> None:
+    values = defaults(command, write(tmp_path, uncommented(EXAMPLE)))
+    options = options_by_key(command).values()
+    assert set(values) == {option.name for option in options}
+    context = click.Context(command)
+    for option in options:
+        default = option.get_default(context)
+        if isinstance(default, (bool, int, float, str)):
+            assert values[option.name] == default
+    assert defaults(command, EXAMPLE) == {}
+
+
+def test_a_file_comes_to_settings(tmp_path: Path) -> None:
+    text = """
+        port = 0
+        workers = 3
+        node = 7
+        max-message = 1000
+        trusted-proxy = ["192.0.2.0/24"]
+        admin = "[::1]:0"
+    """
+    settings = parse(["--config", str(write(tmp_path, text)), "--workers", "2"])
+    assert (settings.port, settings.workers, settings.node, settings.admin) == (0, 2, 7, ("::1", 0))
+    assert settings.limits.message == 1000
+    assert [str(network) for network in settings.proxies] == ["192.0.2.0/24"]
+    assert settings.cluster
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--peer", "2=localhost:1"], "--peer needs to know which node this is"),
+        (["--peer", "2=localhost:1", "--node", "2"], "node 2 is this one"),
+        (["--peer", "2=localhost:1", "--node", "1"], "peers need certificates"),
+        (["--peer", "2=a:1", "--peer", "2=b:1", "--node", "1"], "two peers have one number"),
+        (["--peer-listen", "localhost:1"], "peers need certificates"),
+        (["--peer-cert", "a"], "--peer-cert, --peer-key and --peer-ca belong together"),
+        (["--peer-cert", "a", "--peer-key", "a", "--peer-ca", "a"], "the certificates for peers cannot be used"),
+        (["--proxy-protocol"], "--proxy-protocol needs to know whom to believe"),
+    ],
+)
+def test_options_that_do_not_go_together(options: list[str], problem: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        parse(options)
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--peer", "256=a:1"],
+        ["--peer", "a:1"],
+        ["--peer", "1=a"],
+        ["--peer", "1=::1:5"],
+        ["--admin", "9090"],
+        ["--admin", "a:70000"],
+        ["--node", "256"],
+        ["--workers", "0"],
+        ["--workers", "65"],
+        ["--drain", "nan"],
+        ["--trusted-proxy", "example.com"],
+    ],
+)
+def test_options_that_are_none(options: list[str]) -> None:
+    with pytest.raises(click.UsageError):
+        parse(options)
+
+
+def test_a_peer_may_have_an_address_with_colons(tmp_path: Path) -> None:
+    option = options_by_key(command)["peer"]
+    assert option.type.convert("3=[2001:db8::3]:5", None, None) == (3, Peer("2001:db8::3", 5))
+
+
+def check(path: Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(command, ["check-config", str(path)])
+    return result.exit_code, result.stdout, str(result.exception or "")
+
+
+def test_check_config(tmp_path: Path) -> None:
+    good = write(tmp_path, 'port = 1\nnodes = ["a=127.0.0.1:1,0"]\n')
+    assert check(good) == (0, f"{good} is good\n", "")
+    assert check(EXAMPLE)[0] == 0
+    assert check(tmp_path / "absent")[2] == f"{tmp_path / 'absent'}: no such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("port = 'x'", ":1: port: must be a whole number"),
+        ('host = "0.0.0.0"', "plain connections are for this machine only"),
+        ('cert = "absent.pem"\nkey = "absent.pem"', "the certificate and its key cannot be used"),
+        ('\nnodes = ["a"]', ":2: nodes: a is not NAME=HOST:PORT,ID or NAME=HOST:PORT,ID,ADMIN-PORT"),
+        ('nodes = ["a=h:1,1", "b=h:2,1"]', ":1: nodes: two nodes have the id 1"),
+        ("nodes = [1]", ":1: nodes: must be a list of texts in quotes"),
+    ],
+)
+def test_check_config_says_what_is_wrong(text: str, problem: str, tmp_path: Path) -> None:
+    code, output, error = check(write(tmp_path, text))
+    assert code != 0
+    assert output == ""
+    assert error.endswith(problem)

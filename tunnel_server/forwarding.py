@@ -1,0 +1,206 @@
+"""Passing a join on to the worker or node that owns the tunnel, and its bytes both ways.
+
+On one host the owner is a unix socket in a private folder, whose name is the routing id; no list is kept, the folder is
+the list. On another host it is the peer listener of that node, over mutual TLS. All limits are the owner's; who passes
+bytes on only keeps their pace, and closes with 1001 if the owner dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunnel_server.foreign import ForeignJoin, Stream, Taker
+from tunnel_server.frames import Code, close_frame
+from tunnel_server.http_head import refuse
+from tunnel_server.passing import HOPS_HEADER, Answer, request
+from tunnel_server.routing import owner_of
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_TIME = 5.0  # s
+_GRACE = 0.5  # s for the client to read our last frame before its connection ends
+_WRITE_BUFFER = 64 * 1024
+
+Dial = Callable[[Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, Any]]]
+"""Connects a protocol with the owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The peer listener of another node."""
+
+    host: str
+    port: int
+
+
+def socket_path(folder: Path, routing_id: bytes) -> Path:
+    """Unix socket of the worker that owns a routing id."""
+    return folder / f"{routing_id.hex()}.sock"
+
+
+class Forwarder:
+    """Finds the owner of a join. An instance's `route` is a `tunnel_server.foreign.Router`.
+
+    `proxy_protocol`: whether workers here expect a PROXY header of whom they trust.
+    """
+
+    def __init__(
+        self,
+        node: int,
+        folder: Path,
+        *,
+        peers: Mapping[int, Peer] | None = None,
+        peer_context: ssl.SSLContext | None = None,
+        proxy_protocol: bool = False,
+    ) -> None:
+        self._node = node
+        self._folder = folder
+        self._peers = peers or {}
+        self._peer_context = peer_context
+        self._proxy_protocol = proxy_protocol
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def route(self, join: ForeignJoin) -> Taker | None:
+        """Take a join over; None if nobody is known to own it, or if it was passed on before."""
+        if HOPS_HEADER in join.headers:
+            return None
+        node = owner_of(join.connect.routing_id).node
+        if node == self._node:
+            return self.to_worker(join)
+        peer = self._peers.get(node)
+        if peer is None:
+            return None
+        return self._start(join, self._dial_peer(peer), request(join, proxy_protocol=False))
+
+    def to_worker(self, join: ForeignJoin) -> Taker | None:
+        """Pass a join on to a worker of this host; None if there is no such worker."""
+        path = socket_path(self._folder, join.connect.routing_id)
+        if not path.exists():
+            return None
+        loop = asyncio.get_running_loop()
+        head = request(join, proxy_protocol=self._proxy_protocol)
+        return self._start(join, lambda protocol: loop.create_unix_connection(protocol, str(path)), head)
+
+    def _dial_peer(self, peer: Peer) -> Dial:
+        loop = asyncio.get_running_loop()
+        return lambda protocol: loop.create_connection(
+            protocol, peer.host, peer.port, ssl=self._peer_context, ssl_handshake_timeout=_CONNECT_TIME
+        )
+
+    def _start(self, join: ForeignJoin, dial: Dial, head: bytes) -> _Pipe:
+        pipe = _Pipe(join.stream, head)
+        task = asyncio.get_running_loop().create_task(pipe.connect(dial))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return pipe
+
+
+class _Pipe(asyncio.Protocol):
+    """One join that is passed on: a `Taker` for the client, an `asyncio.Protocol` for the owner."""
+
+    def __init__(self, client: Stream, head: bytes) -> None:
+        self._client = client
+        self._owner: asyncio.Transport | None = None
+        self._waiting = bytearray(head)  # for the owner, until it is connected
+        self._answer = Answer()
+        self._over = False  # the client's side ended, or got its last word
+        self._client_ended = False
+        client.pause_reading()
+
+    async def connect(self, dial: Dial) -> None:
+        """Find the owner; without it the client gets the 404 of a tunnel that is not there."""
+        try:
+            async with asyncio.timeout(_CONNECT_TIME):
+                await dial(lambda: self._Owner(self))
+        except (OSError, TimeoutError):  # also ssl.SSLError
+            logger.debug("the owner of a tunnel cannot be reached")
+            self._owner_is_gone()
+
+    # From the client
+
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        if self._owner is None:
+            self._waiting += data
+        else:
+            self._owner.write(data)
+
+    def eof_received(self) -> None:
+        self._client_ended = True
+        if self._owner is not None and self._owner.can_write_eof():
+            self._owner.write_eof()
+        elif self._owner is not None:
+            self._owner.close()
+
+    def pause_writing(self) -> None:
+        if self._owner is not None:
+            self._owner.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._owner is not None and not self._owner.is_closing():
+            self._owner.resume_reading()
+
+    def connection_lost(self, exc: Exception | None = None) -> None:
+        self._over = True
+        if self._owner is not None:
+            self._owner.close()
+
+    # From the owner
+
+    class _Owner(asyncio.Protocol):
+        """The other half: the same calls, about the other connection."""
+
+        def __init__(self, pipe: _Pipe) -> None:
+            self._pipe = pipe
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            self._pipe._owner_is_here(transport)
+
+        def data_received(self, data: bytes) -> None:
+            pipe = self._pipe
+            if not pipe._over:
+                pipe._answer.feed(data)
+                pipe._client.write(data)
+
+        def pause_writing(self) -> None:
+            self._pipe._client.pause_reading()
+
+        def resume_writing(self) -> None:
+            self._pipe._client.resume_reading()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._pipe._owner_is_gone()
+
+    def _owner_is_here(self, owner: asyncio.Transport) -> None:
+        owner.set_write_buffer_limits(_WRITE_BUFFER)
+        if self._over:
+            owner.abort()
+            return
+        self._owner = owner
+        owner.write(bytes(self._waiting))
+        self._waiting.clear()
+        self._client.resume_reading()
+        if self._client_ended:
+            self.eof_received()
+
+    def _owner_is_gone(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._client.resume_reading()  # to see its end
+        if self._answer.unanswered:
+            self._client.write(refuse(404))
+        elif self._answer.open:
+            self._client.write(close_frame(Code.VANISHED))
+        else:
+            self._client.close()  # the owner has said all there is to say
+            return
+        asyncio.get_running_loop().call_later(_GRACE, self._client.close)

@@ -1,0 +1,72 @@
+"""Listening sockets of a relay: bound here, or handed in by systemd."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+from tunnel_server.app import bind
+from tunnel_server.complaints import EXIT_NETWORK, CommandError
+from tunnel_server.settings import Settings
+from tunnel_server.systemd import listening_sockets
+
+
+@dataclass(slots=True)
+class Sockets:
+    """`public` has one at least; the names are those that a socket unit gives them: relay, admin, peer."""
+
+    public: list[socket.socket]
+    admin: socket.socket | None = None
+    peer: socket.socket | None = None
+
+    @property
+    def all(self) -> list[socket.socket]:
+        """Every one of them."""
+        return [*self.public, *(made for made in (self.admin, self.peer) if made is not None)]
+
+    def close(self) -> None:
+        """Close what is still open."""
+        for made in self.all:
+            made.close()
+
+
+async def open_sockets(settings: Settings) -> Sockets:
+    """Bind what the settings say, but for what systemd hands in.
+
+    Raises:
+        CommandError: an address cannot be bound.
+    """
+    given = listening_sockets()
+    made: list[socket.socket] = []
+    option = "--host or --port"
+    try:
+        public = given.get("relay") or given.get("unknown") or await bind(settings.host, settings.port)
+        made += public
+        option = "--admin"
+        admin = given.get("admin") or (await bind(*settings.admin) if settings.admin else [])
+        made += admin
+        option = "--peer-listen"
+        peer = given.get("peer") or (await bind(*settings.peer_listen) if settings.peer_listen else [])
+        made += peer
+    except (OSError, UnicodeError) as exc:  # UnicodeError: a host name that cannot be one
+        for one in made:
+            one.close()
+        number = exc.errno if isinstance(exc, OSError) else None  # getaddrinfo has its own, negative ones
+        reason = os.strerror(number).lower() if number is not None and number > 0 else "no such host"
+        raise CommandError(
+            f"cannot listen on the given address: {reason}",
+            f"choose another {option}, or end what uses it",
+            EXIT_NETWORK,
+        ) from exc
+    for one in (*admin[1:], *peer[1:]):
+        one.close()
+    return Sockets(public, admin[0] if admin else None, peer[0] if peer else None)
+
+
+def shown(listening: socket.socket) -> str:
+    """HOST:PORT of a socket, with brackets where the host has colons."""
+    if listening.family == socket.AF_UNIX:
+        return str(listening.getsockname())
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
