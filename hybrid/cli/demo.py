@@ -109,9 +109,9 @@ Ceremony = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 """Takes "create" or "get" and the website's options; gives the WebAuthn JSON."""
 
 
-def run_demo() -> int:
-    """Run it; exit code 0 if the website accepts both results."""
-    return run_politely(_demo(), Screen())
+def run_demo(screen: Screen) -> int:
+    """Run it; exit code 0 if the website accepts both results. `screen` shows only what goes wrong."""
+    return run_politely(_demo(), screen)
 
 
 async def _demo() -> int:

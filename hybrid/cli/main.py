@@ -89,7 +89,17 @@ _relay_options = _options(
     click.option("--relay-name", metavar="NAME", help="Name to ask of the relay's certificate."),
     click.option("--relay-ca", type=_file, metavar="FILE", help="Trust this CA (PEM) besides the system's."),
 )
-_json_events = click.option("--json-events", is_flag=True, help="One JSON object a line on stderr, for programs.")
+_json_events = click.option(
+    "--json-events",
+    is_flag=True,
+    expose_value=False,  # read before the arguments are
+    help="One JSON object a line on stderr, for programs.",
+)
+# Spelled out, because the file that has them loads the whole engine.
+PRESETS = ("iphone", "iphone-ios18.0", "iphone-ios16", "android", "android-chrome2022", "microg")
+_preset = click.option(
+    "--preset", type=click.Choice(PRESETS), help="Behave as this phone does, as far as others have told."
+)
 _adapter = click.option("--adapter", metavar="NAME", help="Bluetooth adapter, e.g. hci0 (laptop: first, phone: last).")
 
 _laptop_options = _options(
@@ -180,7 +190,8 @@ def info(**rest: Any) -> int:
 @click.option("--vault", type=_file, metavar="PATH", help="Where the passkeys are (in the user's data folder).")
 @click.option("--vault-key", default="passphrase", metavar="passphrase|keyring|file:PATH|none", help="What opens it.")
 @click.option("--approve", type=click.Choice(["ask", "always", "never"]), default="ask", help="Who decides (ask).")
-@click.option("--service-id", type=click.IntRange(0, 65535), default=0, metavar="N", help="Relay to meet at (0).")
+@_preset
+@click.option("--service-id", type=click.IntRange(0, 65535), metavar="N", help="Relay to meet at (0, or the preset's).")
 @click.option("--radio", type=click.Choice(["bluez"]), default="bluez", help="What advertises (bluez).")
 @_adapter
 @_relay_options
@@ -205,8 +216,7 @@ def phone(**arguments: Any) -> int:
         raise UsageProblem(
             "there is no code to answer, or two", "give the code, or - and the code on stdin, or --qr-image"
         )
-    for unused in ("radio", "json_events"):
-        arguments.pop(unused)
+    arguments.pop("radio")
     timeouts = _timeouts(arguments)
     user_timeout = timeouts.pop("user", None)
     return be_phone(PhoneOptions(screen=_screen, user_timeout=user_timeout, timeouts=timeouts, **arguments))
@@ -215,6 +225,7 @@ def phone(**arguments: Any) -> int:
 @cli.command(short_help="Run known-answer files.")
 @click.argument("files", nargs=-1, required=True, type=_file, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@_json_events
 def vectors(files: tuple[Path, ...], as_json: bool) -> int:
     """Run known-answer files through the functions that client and phone use."""
     from hybrid.cli.vectors import run_files
@@ -244,9 +255,8 @@ def virtual_bluez(adapters: int, bluez: str, strangers: float, command: tuple[st
 @cli.command("serve-authenticator", short_help="Serve an authenticator on a socket, for test suites.")
 @click.option("--socket", type=_file, metavar="PATH", help="Unix socket to make and serve on.")
 @click.option("--tcp", metavar="127.0.0.1:PORT", help="Loopback address to serve on instead; port 0 takes a free one.")
-@click.option(
-    "--profile", type=click.Choice(["roaming", "phone"]), default="roaming", help="What it behaves as (roaming)."
-)
+@click.option("--profile", type=click.Choice(["roaming", "phone"]), help="What it behaves as (roaming).")
+@_preset
 @click.option("--store", default="memory", metavar="memory|PATH", help="Where the passkeys are (memory).")
 @click.option("--vault-key", default="passphrase", metavar="passphrase|keyring|file:PATH|none", help="What opens it.")
 @click.option("--approve", type=click.Choice(["ask", "always", "never"]), default="ask", help="Who decides (ask).")
@@ -256,6 +266,7 @@ def virtual_bluez(adapters: int, bluez: str, strangers: float, command: tuple[st
 )
 @click.option("--more-algorithms", is_flag=True, help="Offer ES384, ES512 and ML-DSA as well.")
 @_timeout_options(user="Time to answer a question (60).")
+@_json_events
 def serve_authenticator(**arguments: Any) -> int:
     """Serve one authenticator on a socket, until SIGTERM.
 
@@ -271,11 +282,12 @@ def serve_authenticator(**arguments: Any) -> int:
 
 
 @cli.command(short_help="Show a whole ceremony on this machine.")
+@_json_events
 def demo() -> int:
     """Show a whole ceremony on this machine: laptop, phone and relay, a new passkey and a sign-in with it."""
     from hybrid.cli.demo import run_demo
 
-    return run_demo()
+    return run_demo(_screen)
 
 
 passkeys.add_command(export)

@@ -14,9 +14,11 @@ from hybrid.cli.messages import CtapFailure, MissingExtra, UsageProblem, explain
 from hybrid.cli.running import run_politely
 from hybrid.cli.terminal import Screen
 from hybrid.cli.vault_keys import UnlockedConsent, open_chosen_vault, parse_vault_key
-from hybrid.events import Event, RequestReceived, ResponseSent
+from hybrid.events import Event, LeftUnanswered, RequestReceived, ResponseSent
 from hybrid.passkeys.consent import AlwaysApprove, Consent, LimitedConsent, NeverApprove, PinConsent
 from hybrid.passkeys.engine import PROMPT_TIMEOUT, SoftwareAuthenticator
+from hybrid.passkeys.presets import preset
+from hybrid.passkeys.profiles import PHONE, Profile
 from hybrid.passkeys.vault import Vault
 from hybrid.passkeys.vault_file import KeyKind
 from hybrid.passkeys.vault_pin import VaultPin
@@ -40,7 +42,8 @@ class PhoneOptions:
     vault: Path | None
     vault_key: str
     approve: str
-    service_id: int
+    preset: str | None
+    service_id: int | None
     adapter: str | None
     relay: str | None
     relay_name: str | None
@@ -56,6 +59,7 @@ def phone(options: PhoneOptions) -> int:
     code = _code(options)
     QrInvitation.parse(code)  # before anybody is asked anything
     parse_vault_key(options.vault_key)
+    profile = _profile(options)
     store: Vault | KdbxStore | None = None
     terminal = None
     if options.approve == "ask":
@@ -65,13 +69,24 @@ def phone(options: PhoneOptions) -> int:
     try:
         store = _open_store(options)
         consent = _consent(options, store, terminal)
-        authenticator = SoftwareAuthenticator(store, consent, prompt_timeout=options.user_timeout or PROMPT_TIMEOUT)
+        timeout = options.user_timeout or PROMPT_TIMEOUT
+        authenticator = SoftwareAuthenticator(store, consent, profile=profile, prompt_timeout=timeout)
         return run_politely(_serve(options, code, authenticator), options.screen, explain_at_phone)
     finally:
         if isinstance(store, Vault):
             store.close()
         if terminal is not None:
             terminal.close()
+
+
+def _profile(options: PhoneOptions) -> Profile:
+    if options.preset is None:
+        return PHONE
+    profile = preset(options.preset)
+    if options.many and profile.habits.one_command:
+        raise UsageProblem(f"{profile.name} ends a session after one command", "leave out --many or --preset")
+    options.screen.say(f"behaving as {profile.name}, as far as others have told; compared with no real one")
+    return profile
 
 
 def _open_store(options: PhoneOptions) -> Vault | KdbxStore:
@@ -138,7 +153,7 @@ class _Delivery:
         match event:
             case RequestReceived():
                 self.pending = True
-            case ResponseSent(status):
+            case ResponseSent(status) | LeftUnanswered(status=status):
                 self.pending = False
                 self.status = status
         self._screen.on_event(event)
@@ -156,6 +171,7 @@ async def _serve(options: PhoneOptions, code: str, authenticator: SoftwareAuthen
             timeouts=PhoneTimeouts(**options.timeouts),
             service_id=options.service_id,
             many=options.many,
+            habits=authenticator.profile.habits,
         )
     finally:
         if delivery.pending:

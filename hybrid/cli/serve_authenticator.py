@@ -17,15 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
-from hybrid import cbor
-from hybrid.cli.database import is_database, open_chosen_database
+from hybrid.cli.database import open_chosen_store
 from hybrid.cli.files import reason
 from hybrid.cli.messages import UsageProblem, explain_at_phone
 from hybrid.cli.running import run_politely
 from hybrid.cli.terminal import Screen
-from hybrid.cli.vault_keys import open_chosen_vault
 from hybrid.errors import VaultError
 from hybrid.passkeys.consent import (
     AlwaysApprove,
@@ -37,7 +33,8 @@ from hybrid.passkeys.consent import (
     normal_pin,
 )
 from hybrid.passkeys.engine import PROMPT_TIMEOUT, SoftwareAuthenticator
-from hybrid.passkeys.profiles import PROFILES, ROAMING
+from hybrid.passkeys.presets import preset
+from hybrid.passkeys.profiles import PROFILES, ROAMING, Profile
 from hybrid.passkeys.store import CredentialStore, MemoryStore
 from hybrid.passkeys.vault import Vault
 from hybrid.passkeys.vault_pin import VaultPin
@@ -55,7 +52,8 @@ class ServeOptions:
     screen: Screen
     socket: Path | None
     tcp: str | None
-    profile: str
+    profile: str | None
+    preset: str | None
     store: str
     vault_key: str
     approve: str
@@ -69,36 +67,39 @@ def serve_authenticator(options: ServeOptions) -> int:
     """Serve until SIGTERM, which is its good end."""
     if (options.socket is None) == (options.tcp is None):
         raise UsageProblem("there is no socket to serve on, or two", "give --socket PATH or --tcp 127.0.0.1:PORT")
+    profile = _profile(options)
     with contextlib.ExitStack() as opened:
         listener, where = opened.enter_context(_listener(options))
         control = None if options.control is None else opened.enter_context(_unix_socket(options.control))
         store = opened.enter_context(_store(options))
-        consent = _consent(options, store, opened)
-        return run_politely(_serve(options, listener, where, control, store, consent), options.screen, explain_at_phone)
+        presence = Presence(_consent(options, profile, store, opened))
+        authenticator = SoftwareAuthenticator(
+            store,
+            presence,
+            profile=profile,
+            more_algorithms=options.more_algorithms,
+            reset_window=options.reset_window,
+            prompt_timeout=options.user_timeout or PROMPT_TIMEOUT,
+        )
+        door = Door(Served(authenticator, options.screen), presence)
+        return run_politely(_serve(options.screen, door, listener, where, control), options.screen, explain_at_phone)
 
 
-async def _serve(
-    options: ServeOptions,
-    listener: socket.socket,
-    where: str,
-    control: socket.socket | None,
-    store: CredentialStore,
-    consent: Consent,
-) -> int:
-    presence = Presence(consent)
-    authenticator = SoftwareAuthenticator(
-        store,
-        presence,
-        profile=PROFILES[options.profile],
-        more_algorithms=options.more_algorithms,
-        reset_window=options.reset_window,
-        prompt_timeout=options.user_timeout or PROMPT_TIMEOUT,
-    )
-    door = Door(Served(authenticator, options.screen), presence)
+def _profile(options: ServeOptions) -> Profile:
+    if options.preset is None:
+        return PROFILES[options.profile or ROAMING.name]
+    if options.profile == ROAMING.name:
+        raise UsageProblem(
+            "presets are phones, and no phone is a roaming authenticator", "leave out --profile or --preset"
+        )
+    return preset(options.preset)
+
+
+async def _serve(screen: Screen, door: Door, listener: socket.socket, where: str, control: socket.socket | None) -> int:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     async with door.open(listener, control):
-        click.echo(f"listening on {where}", err=True)
+        screen.listening(where)
         await ended.wait()
     return 0
 
@@ -109,7 +110,7 @@ class Served:
     def __init__(self, authenticator: SoftwareAuthenticator, screen: Screen) -> None:
         self._authenticator = authenticator
         self._screen = screen
-        self.max_message_size: int = cbor.decode_map(authenticator.get_info)[5]
+        self.max_message_size = authenticator.profile.max_message_size
 
     async def call(self, request: bytes, *, channel: object) -> bytes:
         answer = await self._authenticator.call(request, peer=LOCAL_PEER, channel=channel)
@@ -186,15 +187,11 @@ def _store(options: ServeOptions) -> Iterator[CredentialStore]:
     if options.store == MEMORY:
         yield MemoryStore()
         return
-    path = Path(options.store)
-    if is_database(path):
-        yield open_chosen_database(path, options.vault_key)
-        return
-    with open_chosen_vault(path, options.vault_key, options.screen) as vault:
-        yield vault
+    with open_chosen_store(Path(options.store), options.vault_key, options.screen, make=True) as store:
+        yield store
 
 
-def _consent(options: ServeOptions, store: CredentialStore, opened: contextlib.ExitStack) -> Consent:
+def _consent(options: ServeOptions, profile: Profile, store: CredentialStore, opened: contextlib.ExitStack) -> Consent:
     match options.approve:
         case "always":
             options.screen.warn("every request is approved without asking anybody (--approve always)")
@@ -206,7 +203,7 @@ def _consent(options: ServeOptions, store: CredentialStore, opened: contextlib.E
     terminal = Terminal()
     opened.callback(terminal.close)
     person = TerminalConsent(terminal)
-    if PROFILES[options.profile] is ROAMING:  # verifies by PIN/UV tokens; who is asked here only has to be there
+    if profile.roaming:  # verifies by PIN/UV tokens; who is asked here only has to be there
         return LimitedConsent(person)
     keeper: PinKeeper = VaultPin(store) if isinstance(store, Vault) else _MemoryPin()
     return LimitedConsent(PinConsent(person, person, keeper))

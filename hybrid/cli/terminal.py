@@ -191,6 +191,10 @@ class Screen:
             self._stop_countdown()
             self._line(f"{self._program}: {sentence}")
 
+    def listening(self, where: str) -> None:
+        """Say that a server is ready, in the words that programs wait for."""
+        self._line(json.dumps({"event": "listening", "where": where}) if self._json else f"listening on {where}")
+
     def warn(self, sentence: str) -> None:
         """A line that a person must not miss, and an event for programs."""
         if self._json:

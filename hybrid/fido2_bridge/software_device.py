@@ -23,7 +23,9 @@ from fido2.ctap2.base import Ctap2
 from fido2.ctap2.pin import ClientPin
 from fido2.hid import CAPABILITY
 
-from hybrid.fido2_bridge.device import HybridCtapDevice
+from hybrid.errors import PeerClosed, Stage
+from hybrid.fido2_bridge.device import CtapSession, HybridCtapDevice
+from hybrid.passkeys import presets
 from hybrid.passkeys.consent import AlwaysApprove, Consent, Decision, Prompt
 from hybrid.passkeys.engine import SoftwareAuthenticator
 from hybrid.passkeys.profiles import ROAMING, Profile
@@ -35,10 +37,11 @@ class SoftwareCtapDevice(CtapDevice):
     """A virtual authenticator as python-fido2's device.
 
     `store` keeps its passkeys, `consent` answers its prompts; left out, that is the memory of this program and a policy
-    that agrees to everything. `profile` is `ROAMING`, a security key, or `PHONE`. A security key verifies its user by
-    `pin`, set if the store knows none, which `interaction` types; without one, a site has to discourage verification.
-    Other `options` are those of `SoftwareAuthenticator`. While `consent` is asked, `on_keepalive` of a call hears
-    UPNEEDED, on a thread of ours; the `event` of a call cancels it.
+    that agrees to everything. `profile` is `ROAMING`, a security key, or `PHONE`; `preset` names a phone to behave as
+    (`hybrid.passkeys.presets`). A security key verifies its user by `pin`, set if the store knows none, which
+    `interaction` types; without one, a site has to discourage verification. A phone is for `HybridWebAuthnClient`, by
+    its `session`. Other `options` are those of `SoftwareAuthenticator`. While `consent` is asked, `on_keepalive` of a
+    call hears UPNEEDED, on a thread of ours; the `event` of a call cancels it.
     """
 
     def __init__(
@@ -47,12 +50,16 @@ class SoftwareCtapDevice(CtapDevice):
         consent: Consent | None = None,
         *,
         profile: Profile = ROAMING,
+        preset: str | None = None,
         pin: str | None = None,
         **options: Any,
     ) -> None:
         self._prompts = _Announced(AlwaysApprove() if consent is None else consent)
         authenticator = SoftwareAuthenticator(
-            MemoryStore() if store is None else store, self._prompts, profile=profile, **options
+            MemoryStore() if store is None else store,
+            self._prompts,
+            profile=profile if preset is None else presets.preset(preset),
+            **options,
         )
         self._session = _Session(authenticator)
         self._device = HybridCtapDevice(self._session)
@@ -61,6 +68,11 @@ class SoftwareCtapDevice(CtapDevice):
         self._pin = pin
         if pin is not None and not (ctap := Ctap2(self)).info.options["clientPin"]:
             ClientPin(ctap).set_pin(pin)
+
+    @property
+    def session(self) -> CtapSession:
+        """The same authenticator in the shape of a hybrid session, for `HybridWebAuthnClient`."""
+        return self._session
 
     @property
     def interaction(self) -> UserInteraction:
@@ -82,6 +94,7 @@ class SoftwareCtapDevice(CtapDevice):
 
         Raises:
             CtapError: `cmd` is not CBOR, or `event` was set (KEEPALIVE_CANCEL).
+            PeerClosed: a phone of this preset would leave in place of an answer.
             RuntimeError: the device is closed.
         """
         with self._one_call:
@@ -145,7 +158,10 @@ class _Session:
 
     async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 as a session has it
         async with asyncio.timeout(timeout):
-            return await self._authenticator.call(request, peer=LOCAL_PEER, channel=self)
+            answer = await self._authenticator.call(request, peer=LOCAL_PEER, channel=self)
+        if self._authenticator.profile.habits.leaves(request, answer[0]):
+            raise PeerClosed(Stage.RESPONSE)
+        return answer
 
     async def power_cycle(self) -> None:
         self._authenticator.power_cycle()

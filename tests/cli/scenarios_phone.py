@@ -52,17 +52,13 @@ def _code(**changes: Any) -> str:
 
 
 def _strange(about: str, code: str) -> Scenario:
+    return Scenario(f"hybrid phone {{strange}} {_VAULT} --approve always", about, setting=_showing(code))
+
+
+def _showing(code: str) -> Setting:
     @contextlib.asynccontextmanager
     async def setting(stage: Stage, folder: Path) -> AsyncIterator[Values]:
         yield {"strange": code}
-
-    return Scenario(f"hybrid phone {{strange}} {_VAULT} --approve always", about, setting=setting)
-
-
-def _old_code() -> Setting:
-    @contextlib.asynccontextmanager
-    async def setting(stage: Stage, folder: Path) -> AsyncIterator[Values]:
-        yield {"strange": _code(m3=1)}
 
     return setting
 
@@ -194,6 +190,36 @@ _ANSWERS = {
     "phone-unknown-command": _phone("a command we do not know", client(lambda: clients.Client(b"\x41\xa0"))),
 }
 
+_APPLE = "--preset iphone --relay-name cable.ua5v.com"  # its own relay has another name
+_CHROME = "--preset android-chrome2022"
+
+_PRESETS = {
+    "phone-preset": _phone(
+        "a client signs in to an iPhone",
+        client(lambda: clients.Client(sign_in()), relay_name=DOMAIN),
+        _APPLE,
+        setting=vault(passkey()),
+    ),
+    "phone-preset-asked-again": _phone(
+        "a client that asks an iPhone what it can do, and waits",
+        client(lambda: clients.AsksGetInfo(sign_in()), relay_name=DOMAIN),
+        f"{_APPLE} --timeout-request 0.2",
+    ),
+    "phone-preset-leaves": _phone(
+        "no passkey for the site, on a phone that leaves then", client(lambda: clients.Client(sign_in())), _CHROME
+    ),
+    "phone-preset-leaves-json": _phone(
+        "the same for programs", client(lambda: clients.Client(sign_in())), f"{_CHROME} --json-events"
+    ),
+    "phone-preset-channel-list": Scenario(
+        f"hybrid phone {{strange}} {_VAULT} --approve always --preset android",
+        "a code that lists channels, on a phone that stops then",
+        setting=_showing(_code(m6=[0])),
+    ),
+    "phone-preset-many": Scenario(f"{ALWAYS} --preset iphone --many", "more than one command of such a phone", _STDIN),
+    "phone-preset-unknown": Scenario(f"{ALWAYS} --preset nokia", "a phone that nobody told us of", _STDIN),
+}
+
 _CODES = {
     "phone-code-not-fido": Scenario(
         f"hybrid phone https://example.com {_VAULT} --approve always", "another kind of code"
@@ -212,7 +238,7 @@ _CODES = {
     "phone-code-old": Scenario(
         f"hybrid phone {{strange}} {_VAULT} --approve always {_WITH} --timeout-advertise 0.5",
         "an old code",
-        setting=_old_code(),
+        setting=_showing(_code(m3=1)),
     ),
     "phone-image": Scenario(
         f"hybrid phone --qr-image {{tmp}}/code.png {_VAULT} --approve always {_WITH} --timeout-advertise 0.5",
@@ -304,6 +330,7 @@ _RELAYS = {
 SCENARIOS: dict[str, Scenario] = {
     **_SUCCESS,
     **_ANSWERS,
+    **_PRESETS,
     **_CODES,
     **_VAULTS,
     **_PROTOCOL,

@@ -54,6 +54,9 @@ SCENARIOS: dict[str, Scenario] = {
     "usage-relay-ca": Scenario(
         "hybrid get example.com --relay-ca {tmp}/ca.txt", "a CA file without a certificate", setting=files(ca_txt=b"x")
     ),
+    "usage-preset-roaming": Scenario(
+        "hybrid serve-authenticator --tcp 127.0.0.1:0 --profile roaming --preset iphone", "a phone that is a key"
+    ),
     "usage-phone-no-code": Scenario("hybrid phone --vault-key none", "no code"),
     "usage-phone-two-codes": Scenario("hybrid phone {code} --qr-image x.png --vault-key none", "two codes"),
     "usage-phone-empty-stdin": Scenario("hybrid phone - --vault-key none", "no code on standard input"),

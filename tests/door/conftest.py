@@ -30,7 +30,7 @@ class Served:
         self.said: list[str] = []
         for line in self.process.stderr:
             self.said.append(line.rstrip("\n"))
-            if line.startswith("listening on "):
+            if line.startswith(("listening on ", '{"event": "listening"')):
                 break
         self.where = self.said[-1].removeprefix("listening on ") if self.said else ""
 

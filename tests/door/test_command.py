@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import stat
 import subprocess
@@ -44,6 +45,22 @@ def test_it_is_ready_when_it_says_so_and_ends_on_sigterm(serve: Serve) -> None:
     assert not served.path.exists()
     assert not served.control_path.exists()
     device.close()
+
+
+def test_a_preset_of_a_phone(serve: Serve) -> None:
+    served = serve("--preset", "iphone", "--approve", "always")
+    with SocketDevice(served.path) as device:
+        info = Ctap2(device).info
+        assert (info.extensions, info.transports) == (["largeBlob", "prf"], ["internal", "hybrid"])
+        with pytest.raises(CtapError, match="MISSING_PARAMETER"):
+            Ctap2(device).make_credential(bytes(32), {"id": "example.com"}, {"id": b"1", "name": "ann"}, ES256)
+    assert served.end()[0] == 0
+
+
+def test_what_programs_hear(serve: Serve) -> None:
+    served = serve("--json-events", "--approve", "never")
+    assert json.loads(served.said[-1]) == {"event": "listening", "where": str(served.path)}
+    assert served.end() == (0, "", "")
 
 
 def test_over_tcp(serve: Serve) -> None:

@@ -17,8 +17,10 @@ from fido2.hid import CTAPHID
 from fido2.server import Fido2Server
 from fido2.webauthn import PublicKeyCredentialRpEntity, PublicKeyCredentialUserEntity, UserVerificationRequirement
 
-from hybrid.fido2_bridge import SoftwareCtapDevice
+from hybrid.errors import PeerClosed
+from hybrid.fido2_bridge import HybridClientDataCollector, HybridWebAuthnClient, SoftwareCtapDevice
 from hybrid.passkeys.consent import Decision, NeverApprove, Prompt
+from hybrid.passkeys.presets import PRESETS
 from hybrid.passkeys.profiles import PHONE
 from hybrid.passkeys.store import MemoryStore
 
@@ -96,6 +98,26 @@ def test_the_profile_of_a_phone() -> None:
         assert Ctap2(device).info.options["uv"]
         with pytest.raises(CtapError, match="INVALID_COMMAND"):
             Ctap2(device).reset()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_of_a_phone(preset: str) -> None:
+    server = Fido2Server(PublicKeyCredentialRpEntity(id="example.com", name="x"))
+    with SoftwareCtapDevice(preset=preset) as device:
+        client = HybridWebAuthnClient(device.session, HybridClientDataCollector("https://example.com"))
+        creation, state = server.register_begin(USER)
+        made = server.register_complete(state, client.make_credential(creation.public_key))
+        assert Ctap2(device).info.aaguid == PRESETS[preset].aaguid.bytes
+    assert made.credential_data is not None
+    assert str(made.credential_data.aaguid) == str(PRESETS[preset].passkey_aaguid)
+
+
+def test_a_preset_leaves_as_its_phone_does() -> None:
+    with SoftwareCtapDevice(preset="android-chrome2022") as device:
+        with pytest.raises(PeerClosed):
+            Ctap2(device).get_assertion("example.com", bytes(32))
+        with pytest.raises(CtapError, match="NO_CREDENTIALS"):
+            Ctap2(device).get_assertion("example.com", bytes(32), [{"id": b"x", "type": "public-key"}])
 
 
 def test_a_person_may_decline() -> None:

@@ -13,6 +13,7 @@ from fido2.cose import CoseKey
 from fido2.ctap2.base import AssertionResponse, AttestationResponse, Info
 
 from hybrid import cbor
+from hybrid.cli.main import PRESETS as OFFERED
 from hybrid.errors import LocalProtocolError
 from hybrid.passkeys.aaguids import provider_name
 from hybrid.passkeys.engine import SoftwareAuthenticator
@@ -55,6 +56,7 @@ NAMES = ("rp.name", "user.name", "user.displayName")
 
 def test_there_is_a_row_for_every_preset() -> None:
     assert set(GET_INFO) == set(PRESETS)
+    assert tuple(PRESETS) == OFFERED  # by the command line
     assert all(name == profile.name and profile.seen for name, profile in PRESETS.items())
 
 
