@@ -59,6 +59,16 @@ class Browser:
         """Certificate, PEM, of the authority that the browser trusts."""
         return self._place.ca_file
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables for a program of yours that plays the phone: where the laptop's BlueZ is."""
+        return dict(self._place.bluez.environment)
+
+    @property
+    def relay_address(self) -> str:
+        """``HOST:PORT`` of the relay, for such a program; its certificate is of `ca_file`."""
+        return self._place.relay.address
+
     def tls(self, *names: str) -> ssl.SSLContext:
         """TLS settings for a server of yours with these names, which the browser trusts."""
         return self._place.ca.server_context(*names)
