@@ -42,12 +42,12 @@ class Heard:
     def data(self) -> list[bytes]:
         return [advert.service_data[FIDO] for _, advert in self.adverts if FIDO in advert.service_data]
 
-    async def wait_for(self, data: bytes) -> tuple[BLEDevice, AdvertisementData]:
-        """The first advert with these data."""
+    async def wait_for(self, data: bytes, uuid: str = FIDO) -> tuple[BLEDevice, AdvertisementData]:
+        """The first advert with these data under this UUID."""
         async with asyncio.timeout(WITHIN):
             while True:
                 for device, advert in self.adverts:
-                    if advert.service_data.get(FIDO) == data:
+                    if advert.service_data.get(uuid) == data:
                         return device, advert
                 self.news.clear()
                 await self.news.wait()

@@ -60,6 +60,13 @@ async def test_the_uuid_is_listed_for_those_who_filter(radio: Radio) -> None:
         await heard.wait_for(data)
 
 
+async def test_the_old_uuid_is_sent_for_phones_that_do(radio: Radio) -> None:
+    data = os.urandom(20)
+    advertising = BluezAdvertiser(radio.phone).advertise(data, service_uuid=OLD_FIDO)
+    async with radio.bleak(uuids=[OLD_FIDO]) as heard, advertising:
+        await heard.wait_for(data, uuid=OLD_FIDO)
+
+
 async def test_the_old_uuid_is_heard(radio: Radio) -> None:
     data = os.urandom(20)
     async with BluetoothScanner(radio.laptop).scan() as adverts, radio.advert(data, uuid=OLD_FIDO):
