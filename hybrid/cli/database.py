@@ -1,4 +1,4 @@
-"""A KeePass database in the place of the vault: ``--vault NAME.kdbx``, opened by its password or a key file."""
+"""Vaults and KeePass databases alike: ``--vault NAME.kdbx`` is opened by its password, a key file, or both."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hybrid.cli.messages import MissingExtra, UsageProblem
-from hybrid.cli.vault_keys import parse_vault_key
+from hybrid.cli.terminal import Screen
+from hybrid.cli.vault_keys import check_there, open_chosen_vault, parse_vault_key
 from hybrid.errors import PortabilityError, PortabilityProblem
 from hybrid.passkeys.portability import read_file
+from hybrid.passkeys.vault import Vault
 from hybrid.passkeys.vault_file import KeyKind
 
 if TYPE_CHECKING:  # it loads a library that is not always here
@@ -20,6 +22,7 @@ if TYPE_CHECKING:  # it loads a library that is not always here
 
 _MIN_PASSWORD = 8
 _TRIES = 3
+_QUESTION = "password of the KeePass database: "
 
 
 def is_database(path: Path | None) -> bool:
@@ -34,27 +37,39 @@ def kdbx_module() -> ModuleType:
         raise MissingExtra("a KeePass database", "kdbx") from None
 
 
-def open_chosen_database(path: Path, vault_key: str) -> KdbxStore:
-    """Open a database as the phone's store, and make it if it is not there.
+def open_chosen_store(path: Path | None, vault_key: str, screen: Screen, *, make: bool) -> Vault | KdbxStore:
+    """Open the vault or the KeePass database of a command line. Use it as a context, or close it.
 
-    Raises `UsageProblem`, `MissingExtra`, `PortabilityError`, `VaultError`.
+    Without `make` one that is not there is an error. Raises `UsageProblem`, `MissingExtra`, `PortabilityError`,
+    `VaultError`.
     """
+    if path is None or not is_database(path):
+        return open_chosen_vault(path, vault_key, screen, make=make)
+    parse_vault_key(vault_key)
+    if not make:
+        check_there(path)
+    return open_chosen_database(path, vault_key)
+
+
+def open_chosen_database(path: Path, vault_key: str) -> KdbxStore:
+    """Open a database as a store, and make it if it is not there. Raises as `open_chosen_store`."""
     kdbx = kdbx_module()
     choice = parse_vault_key(vault_key)
-    made = not os.path.lexists(path)
-    if choice.kind is KeyKind.FILE and choice.path is not None:
-        store: KdbxStore = kdbx.open_kdbx(path, kdbx.DatabaseKey(None, read_file(choice.path)), create=True)
-        return store
-    if choice.kind is not KeyKind.PASSPHRASE:
+    if choice.kind not in (KeyKind.PASSPHRASE, KeyKind.FILE):
         raise UsageProblem(
             f"a KeePass database does not open with {choice.kind}", "use --vault-key passphrase, or file:PATH"
         )
-    if made:
-        store = kdbx.open_kdbx(path, new_database_key(), create=True)
+    key_file = None if choice.path is None else read_file(choice.path)
+    store: KdbxStore
+    if choice.kind is KeyKind.FILE:
+        store = kdbx.open_kdbx(path, kdbx.DatabaseKey(None, key_file), create=True)
+        return store
+    if not os.path.lexists(path):
+        store = kdbx.open_kdbx(path, _new_key(key_file), create=True)
         return store
     for left in reversed(range(_TRIES)):
         try:
-            store = kdbx.open_kdbx(path, kdbx.DatabaseKey(ask_secret("password of the KeePass database: ")))
+            store = kdbx.open_kdbx(path, kdbx.DatabaseKey(ask_secret(_QUESTION), key_file))
         except PortabilityError as error:
             if error.reason is not PortabilityProblem.KEY or not left:
                 raise
@@ -63,25 +78,29 @@ def open_chosen_database(path: Path, vault_key: str) -> KdbxStore:
     raise AssertionError("unreachable")
 
 
-def database_key(key_file: Path | None, *, new: bool = False) -> DatabaseKey:
-    """What opens the database that is exported to or imported from. Raises as `open_chosen_database`."""
+def database_key(key_file: Path | None, *, password: bool, new: bool = False) -> DatabaseKey:
+    """What opens the database that is exported to or imported from. `password`: asked for beside a key file, too.
+
+    Raises as `open_chosen_store`.
+    """
     kdbx = kdbx_module()
-    if key_file is not None:
-        key: DatabaseKey = kdbx.DatabaseKey(None, read_file(key_file))
+    content = None if key_file is None else read_file(key_file)
+    if content is not None and not password:
+        key: DatabaseKey = kdbx.DatabaseKey(None, content)
         return key
     if new:
-        return new_database_key()
-    key = kdbx.DatabaseKey(ask_secret("password of the KeePass database: "))
+        return _new_key(content)
+    key = kdbx.DatabaseKey(ask_secret(_QUESTION), content)
     return key
 
 
-def new_database_key() -> DatabaseKey:
+def _new_key(key_file: bytes | None) -> DatabaseKey:
     password = ask_secret(f"choose a password for the KeePass database ({_MIN_PASSWORD} characters or more): ")
     if len(password) < _MIN_PASSWORD:
         raise UsageProblem("that password is too short", f"choose {_MIN_PASSWORD} characters or more")
     if ask_secret("the same password again: ") != password:
         raise UsageProblem("the two passwords are not the same", "start again")
-    key: DatabaseKey = kdbx_module().DatabaseKey(password)
+    key: DatabaseKey = kdbx_module().DatabaseKey(password, key_file)
     return key
 
 

@@ -21,10 +21,13 @@ def vault_options(command: Command) -> Command:
             "--vault",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="Where the passkeys are (in the user's data folder).",
+            help="Where the passkeys are (in the user's data folder); a KeePass database if it ends in .kdbx.",
         ),
         click.option(
-            "--vault-key", default="passphrase", metavar="passphrase|keyring|file:PATH|none", help="What opens it."
+            "--vault-key",
+            default="passphrase",
+            metavar="passphrase|keyring|file:PATH|none",
+            help="What opens it; passphrase+file:PATH for a KeePass database that wants both.",
         ),
         click.option(
             "--json-events",
@@ -42,7 +45,7 @@ _some = click.argument("wanted", nargs=-1, required=True, metavar="PASSKEY...")
 
 @click.group(short_help="Look after the passkeys in a vault.")
 def passkeys() -> None:
-    """Look after the passkeys in a vault.
+    """Look after the passkeys in a vault, or in a KeePass database.
 
     PASSKEY is an id as the list shows it, or more of it, or all of it as JSON shows it.
     """
@@ -161,7 +164,7 @@ def verify(screen: Screen, vault: Path | None, vault_key: str, as_json: bool) ->
 @vault_options
 @click.pass_obj
 def rekey(screen: Screen, vault: Path | None, vault_key: str, new_vault_key: str) -> int:
-    """Change what opens the vault: another passphrase, or another kind of key."""
+    """Change what opens the vault: another passphrase, or another kind of key. Not for a KeePass database."""
     from hybrid.cli import passkeys_actions
 
     return passkeys_actions.rekey(screen, vault, vault_key, new_vault_key)

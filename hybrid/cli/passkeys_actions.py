@@ -1,5 +1,8 @@
 """``hybrid passkeys``: tables for people, JSON for programs. Secrets of passkeys are in neither.
 
+A vault and a KeePass database behave alike, but for what such a database has no place for: a copy of the generation
+before, and another key, which is given to it by the program that it belongs to.
+
 stdout has the table, the JSON, or one line a passkey that was changed.
 """
 
@@ -10,30 +13,47 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from hybrid.cli.database import is_database, open_chosen_store
 from hybrid.cli.messages import EXIT_DECLINED, UsageProblem
 from hybrid.cli.terminal import Screen
 from hybrid.cli.vault_keys import ask_yes, chosen_key, open_chosen_vault, parse_vault_key
 from hybrid.errors import VaultError, VaultProblem
 from hybrid.passkeys.consent import harmless, shown_rp_id
-from hybrid.passkeys.store import Credential, CredentialState
+from hybrid.passkeys.portability import Finding, LeftOut
+from hybrid.passkeys.store import Credential, CredentialState, CredentialStore
 from hybrid.passkeys.vault import Vault
 
+if TYPE_CHECKING:  # it loads a library that is not always here
+    from hybrid.passkeys.kdbx import KdbxStore
+
 SHORT_ID = 8  # hex digits
+WHY = {
+    LeftOut.MALFORMED: "its members are not what they should be",
+    LeftOut.RP_ID: "its site is not the name of one",
+    LeftOut.CREDENTIAL_ID: "its id cannot be read",
+    LeftOut.USER_HANDLE: "its user handle cannot be read, or is missing",
+    LeftOut.USER_NAME: "it has no user name, which is needed there",
+    LeftOut.KEY: "its key cannot be read",
+    LeftOut.KEY_KIND: "its key is of a kind that is not known there",
+    LeftOut.PUBLIC_KEY: "its key does not belong to its public key",
+    LeftOut.COUNTER: "it counts its uses, which this format forbids",
+    LeftOut.STATE: "it is removed, replaced or hidden",
+    LeftOut.DUPLICATE: "it is in the file twice",
+    LeftOut.ALREADY_THERE: "it is in the vault already",
+    LeftOut.ID_CLASH: "another passkey has its id",
+}
 _MIN_ID = 4
 _PURGEABLE = (CredentialState.DELETED, CredentialState.SUPERSEDED)
 
 
-@contextmanager
-def _opened(screen: Screen, path: Path | None, vault_key: str) -> Iterator[Vault]:
-    with open_chosen_vault(path, vault_key, screen, make=False) as vault:
-        yield vault
+def _opened(screen: Screen, path: Path | None, vault_key: str) -> Vault | KdbxStore:
+    return open_chosen_store(path, vault_key, screen, make=False)
 
 
 # --- what the commands do ---------------------------------------------------------------------------------------------
@@ -56,6 +76,9 @@ def list_all(screen: Screen, path: Path | None, vault_key: str, *, everything: b
         hidden = len(found) - len(chosen)
         if hidden:
             screen.say(f"{hidden} more, removed or replaced: see them with --all")
+        unusable = 0 if isinstance(vault, Vault) else len(vault.unreadable.findings)
+        if unusable:
+            screen.say(f"{unusable} more that cannot be used: see why with hybrid passkeys verify")
     return 0
 
 
@@ -129,8 +152,10 @@ def purge(
             _print_json({"purged": [_base64url(credential.credential_id) for credential in chosen]})
         else:
             sys.stdout.writelines(f"{line}\n" for line in lines)
-        if number:
+        if number and isinstance(vault, Vault):
             screen.say(f"the file of the generation before, {vault.path.name}.previous, has them until the next change")
+        elif number:
+            screen.say("what else their entries hold stays; copies of the database, such as backups, still have them")
     return 0
 
 
@@ -141,30 +166,41 @@ def verify(screen: Screen, path: Path | None, vault_key: str, *, as_json: bool) 
         found = vault.credentials()
         problems = [(one, problem) for one in found if (problem := problem_of(one)) is not None]
         problems += [(one, "another passkey has the same id") for one in _doubles(found)]
-        previous = vault.previous_generation()
-        generation = vault.generation
+        unusable: list[Finding] = [] if isinstance(vault, Vault) else vault.unreadable.findings
+        generations = (vault.generation, vault.previous_generation()) if isinstance(vault, Vault) else (None, None)
+        where = vault.path
+        keeps_a_copy = isinstance(vault, Vault)
     if as_json:
         named = [{"id": _base64url(one.credential_id), "rpId": one.rp_id, "problem": said} for one, said in problems]
+        named += [{"id": "", "rpId": one.rp_id, "problem": _why(one)} for one in unusable]
         _print_json(
             {
-                "vault": str(vault.path), "generation": generation, "previousGeneration": previous,
-                "checked": len(found), "problems": named,
+                "vault": str(where), "generation": generations[0], "previousGeneration": generations[1],
+                "checked": len(found) + len(unusable), "problems": named,
             }
         )  # fmt: skip
     else:
         for one, said in problems:
             print(f"{_line(one, 'bad')}: {said}")
-        print(f"checked {len(found)} good {len(found) - len({id(one) for one, _ in problems})}")
-    if previous is None:
+        for lost in unusable:
+            print(f"bad {'-' * SHORT_ID} {shown_rp_id(lost.rp_id)} {harmless(lost.user_name)}: {_why(lost)}")
+        print(f"checked {len(found) + len(unusable)} good {len(found) - len({id(one) for one, _ in problems})}")
+    if not keeps_a_copy:
+        screen.say("a KeePass database keeps no copy of the generation before, but a history of every entry")
+    elif generations[1] is None:
         screen.say("there is no readable copy of the generation before")
-    if problems:
+    if problems or unusable:
         raise VaultError("some passkeys in the vault do not work", VaultProblem.PASSKEYS)
     return 0
 
 
 def rekey(screen: Screen, path: Path | None, vault_key: str, new_vault_key: str) -> int:
     parse_vault_key(new_vault_key)
-    with _opened(screen, path, vault_key) as vault:
+    if is_database(path):
+        raise UsageProblem(
+            "what opens a KeePass database is not changed here", "change it in the program that made it, e.g. KeePassXC"
+        )
+    with open_chosen_vault(path, vault_key, screen, make=False) as vault:
         vault.change_key(chosen_key(new_vault_key, screen))
         screen.say(f"{vault.path} opens with the new key from now on; copies elsewhere still open with the old one")
     return 0
@@ -173,7 +209,7 @@ def rekey(screen: Screen, path: Path | None, vault_key: str, new_vault_key: str)
 # --- finding and showing ----------------------------------------------------------------------------------------------
 
 
-def find(vault: Vault, wanted: str) -> Credential:
+def find(vault: CredentialStore, wanted: str) -> Credential:
     """The passkey with this id: base64url of all of it, or the first hex digits. Raises `UsageProblem`."""
     every = vault.credentials()
     for credential in every:
@@ -229,12 +265,16 @@ def _print_json(document: Any) -> None:
     print(json.dumps(document))
 
 
-def _print_changed(vault: Vault, ids: Iterable[bytes], what: str, *, as_json: bool) -> None:
+def _print_changed(vault: CredentialStore, ids: Iterable[bytes], what: str, *, as_json: bool) -> None:
     changed = [credential for one in ids if (credential := vault.find(one)) is not None]
     if as_json:
         _print_json({what: [as_document(credential) for credential in changed]})
     else:
         sys.stdout.writelines(f"{_line(credential, what)}\n" for credential in changed)
+
+
+def _why(finding: Finding) -> str:
+    return WHY[LeftOut(finding.what)]
 
 
 def _line(credential: Credential, what: str) -> str:

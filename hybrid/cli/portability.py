@@ -17,8 +17,9 @@ _key_file = click.option(
     "--key-file",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Key file of a KeePass database, instead of a password.",
+    help="Key file of the KeePass database FILE, instead of a password.",
 )
+_with_password = click.option("--with-password", is_flag=True, help="FILE has a password beside the key file.")
 
 
 @click.command("export", short_help="Give passkeys to another password manager.")
@@ -28,7 +29,9 @@ _key_file = click.option(
 @click.option("--clear-text", is_flag=True, help="Write a file that is not encrypted; kdbx is.")
 @click.option("--update", is_flag=True, help="FILE is there: add to it, keep all that is in it.")
 @click.option("--overwrite", is_flag=True, help="FILE may be there: write it anew.")
+@click.option("--yes", is_flag=True, help="Do not ask; the PIN of a vault is asked for all the same.")
 @_key_file
+@_with_password
 @_json
 @vault_options
 @click.pass_obj
@@ -42,7 +45,9 @@ def export(
     clear_text: bool,
     update: bool,
     overwrite: bool,
+    yes: bool,
     key_file: Path | None,
+    with_password: bool,
     as_json: bool,
 ) -> int:
     """Write passkeys to FILE for another password manager; all of them, or those that are named.
@@ -51,12 +56,25 @@ def export(
     Credential Exchange Format 1.0, bitwarden the JSON of that program, passkey one passkey for KeePassXC:
     these three are not encrypted.
 
-    The passkeys stay in the vault. What the format has no place for is named.
+    The passkeys stay in the vault. What the format has no place for is named. A vault that opens without a
+    passphrase asks for its PIN first, or whether you mean it.
     """
     from hybrid.cli import portability_actions as actions
 
     options = actions.ExportOptions(
-        screen, vault, vault_key, file, wanted, format_, clear_text, update, overwrite, key_file, as_json
+        screen,
+        vault,
+        vault_key,
+        file,
+        wanted,
+        format_,
+        clear_text,
+        update,
+        overwrite,
+        key_file,
+        with_password,
+        yes,
+        as_json,
     )
     return actions.export(options)
 
@@ -73,6 +91,7 @@ def export(
 )
 @click.option("--dry-run", is_flag=True, help="Only read FILE; the vault is not opened.")
 @_key_file
+@_with_password
 @_json
 @vault_options
 @click.pass_obj
@@ -86,6 +105,7 @@ def import_(
     missing_flags: str,
     dry_run: bool,
     key_file: Path | None,
+    with_password: bool,
     as_json: bool,
 ) -> int:
     """Take the passkeys in FILE into the vault. None that is there is changed or replaced.
@@ -95,6 +115,16 @@ def import_(
     from hybrid.cli import portability_actions as actions
 
     options = actions.ImportOptions(
-        screen, vault, vault_key, file, format_, not device_bound, missing_flags == "1", dry_run, key_file, as_json
+        screen,
+        vault,
+        vault_key,
+        file,
+        format_,
+        not device_bound,
+        missing_flags == "1",
+        dry_run,
+        key_file,
+        with_password,
+        as_json,
     )
     return actions.import_(options)

@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hybrid.cli.database import database_key, kdbx_module
-from hybrid.cli.messages import UsageProblem
-from hybrid.cli.passkeys_actions import find
+from hybrid.cli.database import database_key, kdbx_module, open_chosen_store
+from hybrid.cli.messages import EXIT_DECLINED, UsageProblem
+from hybrid.cli.passkeys_actions import WHY, find
 from hybrid.cli.terminal import Screen
-from hybrid.cli.vault_keys import open_chosen_vault
+from hybrid.cli.vault_keys import ask_pin, ask_yes
 from hybrid.errors import PortabilityError, PortabilityProblem
 from hybrid.events import PasskeysExported, PasskeysImported
 from hybrid.passkeys import bitwarden, cxf, keepassxc_file
@@ -38,6 +39,11 @@ from hybrid.passkeys.portability import (
 )
 from hybrid.passkeys.store import Credential, MemoryStore
 from hybrid.passkeys.vault import Vault
+from hybrid.passkeys.vault_file import KeyKind
+from hybrid.passkeys.vault_pin import VaultPin
+
+if TYPE_CHECKING:  # it loads a library that is not always here
+    from hybrid.passkeys.kdbx import KdbxStore
 
 KDBX = "kdbx"
 _KDBX_MAGIC = b"\x03\xd9\xa2\x9a"
@@ -58,6 +64,8 @@ class ExportOptions:
     update: bool
     overwrite: bool
     key_file: Path | None
+    with_password: bool
+    yes: bool
     as_json: bool
 
 
@@ -74,6 +82,7 @@ class ImportOptions:
     absent_flags: bool
     dry_run: bool
     key_file: Path | None
+    with_password: bool
     as_json: bool
 
 
@@ -86,14 +95,24 @@ def export(options: ExportOptions) -> int:
     _check_export(options, name)
     if name == KDBX:
         kdbx_module()
-    with open_chosen_vault(options.vault, options.vault_key, options.screen, make=False) as vault:
+    with open_chosen_store(options.vault, options.vault_key, options.screen, make=False) as vault:
+        if options.file.exists() and vault.path.samefile(options.file):
+            raise UsageProblem(f"{options.file} is where the passkeys are", "export them to another file")
         chosen = [find(vault, one) for one in options.wanted] or vault.credentials()
         if name == keepassxc_file.FORMAT and len(chosen) != 1:
             raise UsageProblem(f"a .passkey file holds one passkey, not {len(chosen)}", "name one of them")
-        data, report = _export_kdbx(options, chosen) if name == KDBX else _export_clear(options, name, chosen)
+        if not _is_allowed(options, vault, sum(one.usable for one in chosen)):
+            options.screen.say("nothing is exported")
+            return EXIT_DECLINED
+        into = read_file(options.file) if options.update else None
+        data, report = _exported(options, name, chosen, into)
         if not report.carried:
             _print_report(options.as_json, report, options.file)
             raise PortabilityError("there is no passkey to export", PortabilityProblem.NOTHING)
+        if into is not None and read_file(options.file) != into:
+            raise PortabilityError(
+                f"{options.file} was changed by another program meanwhile", PortabilityProblem.ACCESS
+            )
         event = PasskeysExported(report.carried, name, encrypted=name == KDBX)
         _audit(vault, "export", options.file, report, chosen, encrypted=event.encrypted)
         options.screen.on_event(event)
@@ -104,10 +123,27 @@ def export(options: ExportOptions) -> int:
     return 0
 
 
+def _is_allowed(options: ExportOptions, vault: Vault | KdbxStore, number: int) -> bool:
+    """See that somebody who may do so wants private keys to leave.
+
+    A passphrase was typed for this command. Otherwise whoever runs it has not shown who they are: a PIN that is kept
+    with the vault is asked for in any case, and where there is none, a person must agree or ``--yes`` say so.
+    """
+    if isinstance(vault, Vault):
+        if vault.key_kind is KeyKind.PASSPHRASE:
+            return True
+        if (pin := VaultPin(vault)).is_set:
+            return ask_pin(pin)
+    elif vault.verifies:
+        return True
+    what = f"{number} passkeys with their private keys" if number > 1 else "a passkey with its private key"
+    return options.yes or not number or ask_yes(f"write {what} to {options.file}? [y/N] ")
+
+
 def _check_export(options: ExportOptions, name: str) -> None:
     if name != KDBX and not options.clear_text:
         raise PortabilityError(f"a {name} file is not encrypted", PortabilityProblem.CLEAR_TEXT)
-    if name != KDBX and options.key_file is not None:
+    if name != KDBX and (options.key_file is not None or options.with_password):
         raise UsageProblem("a key file is for KeePass databases", "leave out --key-file, or choose --format kdbx")
     if options.update and (options.overwrite or name == keepassxc_file.FORMAT):
         raise UsageProblem("this cannot be updated", "--update takes a kdbx, cxf or bitwarden file, and no --overwrite")
@@ -117,21 +153,20 @@ def _check_export(options: ExportOptions, name: str) -> None:
         raise PortabilityError(f"{options.file} is there already", PortabilityProblem.EXISTS)
 
 
-def _export_clear(options: ExportOptions, name: str, chosen: Sequence[Credential]) -> tuple[bytes, Report]:
-    into = read_file(options.file) if options.update else None
+def _exported(
+    options: ExportOptions, name: str, chosen: Sequence[Credential], into: bytes | None
+) -> tuple[bytes, Report]:
     exported: Exported
-    if name == cxf.FORMAT:
-        exported = cxf.write_cxf(chosen, now=int(time.time()), random=secrets.token_bytes, into=into)
-    elif name == bitwarden.FORMAT:
-        exported = bitwarden.write_bitwarden(chosen, random=secrets.token_bytes, into=into)
-    else:
-        exported = keepassxc_file.write_passkey_file(chosen[0])
-    return exported.data, exported.report
-
-
-def _export_kdbx(options: ExportOptions, chosen: Sequence[Credential]) -> tuple[bytes, Report]:
-    into = read_file(options.file) if options.update else None
-    exported: Exported = kdbx_module().write_kdbx(chosen, database_key(options.key_file, new=into is None), into=into)
+    match name:
+        case cxf.FORMAT:
+            exported = cxf.write_cxf(chosen, now=int(time.time()), random=secrets.token_bytes, into=into)
+        case bitwarden.FORMAT:
+            exported = bitwarden.write_bitwarden(chosen, random=secrets.token_bytes, into=into)
+        case keepassxc_file.FORMAT:
+            exported = keepassxc_file.write_passkey_file(chosen[0])
+        case _:
+            key = database_key(options.key_file, password=options.with_password, new=into is None)
+            exported = kdbx_module().write_kdbx(chosen, key, into=into)
     return exported.data, exported.report
 
 
@@ -146,7 +181,7 @@ def import_(options: ImportOptions) -> int:
     if options.dry_run:
         report = import_into(MemoryStore(), imported)
     else:
-        with open_chosen_vault(options.vault, options.vault_key, options.screen, make=True) as vault:
+        with open_chosen_store(options.vault, options.vault_key, options.screen, make=True) as vault:
             report = import_into(vault, imported)
             _audit(vault, "import", options.file, report, imported.credentials, encrypted=name == KDBX)
         options.screen.on_event(PasskeysImported(report.carried, name))
@@ -164,7 +199,8 @@ def _read(options: ImportOptions, data: bytes, name: str) -> Imported:
     now = int(time.time())
     if name == KDBX:
         kdbx = kdbx_module()
-        read: Imported = kdbx.read_kdbx(data, database_key(options.key_file), absent_flags=options.absent_flags)
+        key = database_key(options.key_file, password=options.with_password)
+        read: Imported = kdbx.read_kdbx(data, key, absent_flags=options.absent_flags)
         if options.synced:
             return read
         bound = [replace(one, backup_eligible=False, backed_up=False) for one in read.credentials]
@@ -194,7 +230,13 @@ def _found_format(data: bytes) -> str:
 
 
 def _audit(
-    vault: Vault, what: str, file: Path, report: Report, credentials: Sequence[Credential], *, encrypted: bool
+    vault: Vault | KdbxStore,
+    what: str,
+    file: Path,
+    report: Report,
+    credentials: Sequence[Credential],
+    *,
+    encrypted: bool,
 ) -> None:
     """One line a time, before passkeys leave: what cannot be written down does not happen."""
     ids = set(report.moved)
@@ -226,7 +268,7 @@ def _print_report(as_json: bool, report: Report, file: Path) -> None:
     if report.same_account:
         print(f"beside one   {report.same_account} of an account that had one already")
     for finding in report.left_out:
-        print(f"left out     {_shown(finding)}: {_WHY[LeftOut(finding.what)]}")
+        print(f"left out     {_shown(finding)}: {WHY[LeftOut(finding.what)]}")
     counted = Counter(
         (finding.what, finding.kept_for_us) for finding in report.findings if finding not in report.left_out
     )
@@ -236,20 +278,3 @@ def _print_report(as_json: bool, report: Report, file: Path) -> None:
 
 def _shown(finding: Finding) -> str:
     return f"{harmless(finding.user_name) or '(no name)'} at {shown_rp_id(finding.rp_id) or '(no site)'}"
-
-
-_WHY = {
-    LeftOut.MALFORMED: "its members are not what they should be",
-    LeftOut.RP_ID: "its site is not the name of one",
-    LeftOut.CREDENTIAL_ID: "its id cannot be read",
-    LeftOut.USER_HANDLE: "its user handle cannot be read, or is missing",
-    LeftOut.USER_NAME: "it has no user name, which is needed there",
-    LeftOut.KEY: "its key cannot be read",
-    LeftOut.KEY_KIND: "its key is of a kind that is not known there",
-    LeftOut.PUBLIC_KEY: "its key does not belong to its public key",
-    LeftOut.COUNTER: "it counts its uses, which this format forbids",
-    LeftOut.STATE: "it is removed, replaced or hidden",
-    LeftOut.DUPLICATE: "it is in the file twice",
-    LeftOut.ALREADY_THERE: "it is in the vault already",
-    LeftOut.ID_CLASH: "another passkey has its id",
-}

@@ -16,7 +16,7 @@ from typing import Any
 from hybrid.cli.messages import MissingExtra, UsageProblem
 from hybrid.cli.terminal import Screen
 from hybrid.errors import VaultError, VaultProblem
-from hybrid.passkeys.consent import Consent, Decision, Prompt
+from hybrid.passkeys.consent import Consent, Decision, PinConsent, PinKeeper, Prompt
 from hybrid.passkeys.vault import Vault, default_vault_path, needs_new_key, open_vault
 from hybrid.passkeys.vault_file import KeyKind
 from hybrid.passkeys.vault_keys import MIN_PASSPHRASE_LENGTH, FileKey, KeyringKey, NoKey, PassphraseKey, VaultKey
@@ -24,9 +24,12 @@ from hybrid.passkeys.vault_keys import MIN_PASSPHRASE_LENGTH, FileKey, KeyringKe
 _TRIES = 3
 
 
+_BOTH = "passphrase+file"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyChoice:
-    """What ``--vault-key`` says. `path`: of a key file."""
+    """What ``--vault-key`` says. `path`: of a key file; with a passphrase both are needed, as KeePass has it."""
 
     kind: KeyKind
     path: Path | None = None
@@ -35,8 +38,8 @@ class KeyChoice:
 def parse_vault_key(text: str) -> KeyChoice:
     """Raises `UsageProblem`."""
     name, colon, path = text.partition(":")
-    if name == KeyKind.FILE and path:
-        return KeyChoice(KeyKind.FILE, Path(path))
+    if name in (KeyKind.FILE, _BOTH) and path:
+        return KeyChoice(KeyKind.FILE if name == KeyKind.FILE else KeyKind.PASSPHRASE, Path(path))
     if colon or name not in (KeyKind.NONE, KeyKind.PASSPHRASE, KeyKind.KEYRING):
         raise UsageProblem(
             "this is no kind of vault key", "choose passphrase, keyring, file:PATH or none with --vault-key"
@@ -50,10 +53,10 @@ def open_chosen_vault(path: Path | None, vault_key: str, screen: Screen, *, make
     Not inside an event loop. Without `make` a vault that is not there is an error. Raises `UsageProblem`,
     `MissingExtra`, `VaultError`.
     """
-    choice = parse_vault_key(vault_key)
+    choice = _vault_choice(vault_key)
     path = path or default_vault_path()
-    if not make and not os.path.lexists(path):
-        raise UsageProblem(f"there is no vault at {path}", "name another with --vault; hybrid phone makes one")
+    if not make:
+        check_there(path)
     match choice.kind:
         case KeyKind.PASSPHRASE:
             vault = _open_with_passphrase(path, screen)
@@ -64,6 +67,21 @@ def open_chosen_vault(path: Path | None, vault_key: str, screen: Screen, *, make
             vault = open_vault(path, _silent_key(choice))
     _tell(vault, screen)
     return vault
+
+
+def check_there(path: Path) -> None:
+    """Raises `UsageProblem` if nothing is at `path`, for those who make no vault."""
+    if not os.path.lexists(path):
+        raise UsageProblem(f"there is no vault at {path}", "name another with --vault; hybrid phone makes one")
+
+
+def _vault_choice(vault_key: str) -> KeyChoice:
+    choice = parse_vault_key(vault_key)
+    if choice.kind is KeyKind.PASSPHRASE and choice.path is not None:
+        raise UsageProblem(
+            "a vault opens with a passphrase or with a key file, not with both", "choose one of them with --vault-key"
+        )
+    return choice
 
 
 def _silent_key(choice: KeyChoice) -> VaultKey:
@@ -77,7 +95,7 @@ def _silent_key(choice: KeyChoice) -> VaultKey:
 
 def chosen_key(vault_key: str, screen: Screen) -> VaultKey:
     """A key for a vault that gets a new one; a passphrase is asked twice. Raises as `open_chosen_vault`."""
-    choice = parse_vault_key(vault_key)
+    choice = _vault_choice(vault_key)
     match choice.kind:
         case KeyKind.PASSPHRASE:
             key: PassphraseKey = _ask(lambda terminal: _new_passphrase(terminal, screen))
@@ -163,6 +181,23 @@ def ask_yes(question: str) -> bool:
     finally:
         terminal.close()
     return (line or "").strip().lower() in ("y", "yes")
+
+
+def ask_pin(keeper: PinKeeper) -> bool:
+    """Ask a person at the terminal for the PIN that is kept with a vault; three tries. Raises `UsageProblem`."""
+    from hybrid.cli.consent import Terminal, TerminalConsent
+
+    try:
+        terminal = Terminal()
+    except UsageProblem:
+        raise UsageProblem(
+            "there is no terminal to ask you for the PIN of this vault on", "run it in a terminal"
+        ) from None
+    try:
+        person = TerminalConsent(terminal)
+        return asyncio.run(PinConsent(person, person, keeper).enter())
+    finally:
+        terminal.close()
 
 
 def _tell(vault: Vault, screen: Screen) -> None:

@@ -200,10 +200,11 @@ class PinConsent:
         needs_pin = prompt.operation in (Operation.CREATE, Operation.SIGN_IN)
         if not decision.approved or decision.verified or not needs_pin:
             return decision
-        verified = await (self._enter() if self._keeper.is_set else self._set())
+        verified = await (self.enter() if self._keeper.is_set else self._set())
         return replace(decision, verified=True) if verified else REFUSED
 
-    async def _enter(self) -> bool:
+    async def enter(self) -> bool:
+        """Ask for the PIN that is set; whether it was given."""
         problem = None
         while self._wrong < _TRIES_PER_SESSION:
             wait = self._keeper.wait_seconds()

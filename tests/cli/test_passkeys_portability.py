@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from hybrid.cli.main import run
+from hybrid.passkeys import cxf
 from hybrid.passkeys.bitwarden import write_bitwarden
 from hybrid.passkeys.cxf import read_cxf, write_cxf
 from hybrid.passkeys.keepassxc_file import write_passkey_file
-from hybrid.passkeys.portability import pem_of
+from hybrid.passkeys.portability import Exported, pem_of
 from hybrid.passkeys.store import Credential, CredentialState
 from hybrid.passkeys.vault import open_vault
+from hybrid.passkeys.vault_pin import VaultPin
 from tests.passkeys.portability_rig import DATA, NOW, full, plain
 from tests.passkeys.rig import counting_random
 
@@ -42,7 +44,8 @@ def held(vault: Path) -> list[Credential]:
     return open_vault(vault).credentials()
 
 
-def command(vault: Path, *words: str | Path, expect: int = 0) -> None:
+def command(vault: Path, *words: str | Path, expect: int = 0, yes: bool = True) -> None:
+    words += ("--yes",) if words[0] == "export" and yes else ()
     with pytest.raises(SystemExit) as caught:
         run(["passkeys", *map(str, words), "--vault", str(vault), "--vault-key", "none"])
     assert caught.value.code == expect
@@ -166,6 +169,103 @@ def test_an_update_keeps_what_is_in_the_file(vault: Path, tmp_path: Path) -> Non
     command(vault, "export", out, "--clear-text", "--update")
     imported = read_cxf(out.read_bytes(), now=NOW)
     assert ([one.user_id for one in imported.credentials], imported.report.others) == ([b"user-1", b"user-2"], 1)
+
+
+def test_a_file_that_another_program_changes_meanwhile_stays(
+    vault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    hold(vault, plain(number=2))
+    out = tmp_path / "out.cxf"
+    out.write_bytes(write_cxf([plain()], now=NOW, random=counting_random()).data)
+    original = cxf.write_cxf
+
+    def write(*given: Any, **how: Any) -> Exported:
+        out.write_text("theirs")
+        return original(*given, **how)
+
+    monkeypatch.setattr(cxf, "write_cxf", write)
+    command(vault, "export", out, "--clear-text", "--update", expect=2)
+    assert (out.read_text(), audit(vault)) == ("theirs", [])
+    assert "was changed by another program meanwhile" in capsys.readouterr().err
+
+
+def test_a_vault_is_not_written_over_by_its_own_export(vault: Path, capsys: Capture) -> None:
+    hold(vault, plain())
+    before = vault.read_bytes()
+    (vault.parent / "link").symlink_to(vault)
+    for out in (vault, vault.parent / "link"):
+        command(vault, "export", out, "--clear-text", "--format", "cxf", "--overwrite", expect=2)
+        assert "is where the passkeys are" in capsys.readouterr().err
+    assert vault.read_bytes() == before
+
+
+# --- who may do it ---------------------------------------------------------------------------------------------------
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *lines: str) -> list[str]:
+    """Let a person type these lines. Gives the questions."""
+    from hybrid.cli import consent
+
+    asked: list[str] = []
+    left = list(lines)
+
+    class Terminal:
+        def write(self, text: str) -> None:
+            asked.append(text)
+
+        async def read_line(self, question: str, *, echo: bool = True) -> str:
+            asked.append(question)
+            return left.pop(0)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(consent, "Terminal", Terminal)
+    return asked
+
+
+@pytest.mark.parametrize(("typed", "expect"), [("y", 0), ("", 3), ("export", 3)])
+def test_t17_without_a_passphrase_a_person_must_agree(
+    vault: Path, tmp_path: Path, typed: str, expect: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    hold(vault, plain(), plain(number=2), plain(number=3, state=CredentialState.DELETED))
+    asked = answers(monkeypatch, typed)
+    out = tmp_path / "out.cxf"
+    command(vault, "export", out, "--clear-text", expect=expect, yes=False)
+    assert asked == [f"write 2 passkeys with their private keys to {out}? [y/N] "]
+    assert (out.exists(), len(audit(vault))) == ((True, 1) if typed == "y" else (False, 0))
+    assert ("nothing is exported" in capsys.readouterr().err) is (typed != "y")
+
+
+def test_t17_nobody_to_ask_means_no(vault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybrid.cli import consent
+    from hybrid.cli.messages import UsageProblem
+
+    def nobody() -> None:
+        raise UsageProblem("there is no terminal to ask you on", "x")
+
+    monkeypatch.setattr(consent, "Terminal", nobody)
+    hold(vault, plain())
+    command(vault, "export", tmp_path / "out.cxf", "--clear-text", expect=2, yes=False)
+    VaultPin(open_vault(vault), cost=2).set("2468")
+    command(vault, "export", tmp_path / "out.cxf", "--clear-text", expect=2)
+    assert not (tmp_path / "out.cxf").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "expect"), [(("1357", "2468"), 0), (("1", "2", "3"), 3), (("",), 3)], ids=["right", "wrong", "none"]
+)
+@pytest.mark.parametrize("yes", [True, False])
+def test_t17_the_pin_of_a_vault_is_asked_in_any_case(
+    vault: Path, tmp_path: Path, typed: tuple[str, ...], expect: int, yes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(vault, plain())
+    VaultPin(open_vault(vault), cost=2).set("2468")
+    asked = answers(monkeypatch, *typed)
+    command(vault, "export", tmp_path / "out.cxf", "--clear-text", expect=expect, yes=yes)
+    assert len(asked) == len(typed)
+    assert all("PIN of this vault" in question for question in asked)
+    assert (tmp_path / "out.cxf").exists() is (expect == 0)
 
 
 def test_a_passkey_file_holds_one(vault: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -139,14 +139,14 @@ def test_t17_a_clear_export_is_made_only_if_it_is_asked_for(path: Path, key_file
     words = ["passkeys", "export", str(tmp_path / "out.cxf"), "--vault", str(path), "--vault-key", key_file]
     assert exit_code(*words) != 0
     assert not (tmp_path / "out.cxf").exists()
-    assert exit_code(*words, "--clear-text") == 0
+    assert exit_code(*words, "--clear-text", "--yes") == 0
     assert stat.S_IMODE((tmp_path / "out.cxf").stat().st_mode) == 0o600
 
 
 def test_t17_an_export_needs_the_key_of_the_vault_and_leaves_a_line(path: Path, key_file: str, tmp_path: Path) -> None:
     (tmp_path / "wrong").write_bytes(b"x" * 32)
     (tmp_path / "wrong").chmod(0o600)
-    words = ["passkeys", "export", str(tmp_path / "out.cxf"), "--clear-text", "--vault", str(path)]
+    words = ["passkeys", "export", str(tmp_path / "out.cxf"), "--clear-text", "--yes", "--vault", str(path)]
     assert exit_code(*words, "--vault-key", f"file:{tmp_path / 'wrong'}") != 0
     assert not (tmp_path / "out.cxf").exists()
     assert not (tmp_path / "vault.audit").exists()
