@@ -68,16 +68,14 @@ class Asking:
         if not (await self.ask(prompt)).approved:
             raise Rejected(Status.OPERATION_DENIED)
 
-    async def ask(self, prompt: Prompt, *, when_late: Decision | None = None) -> Decision:
-        """Ask. When the time is over, give `when_late`. Raises `Rejected`."""
+    async def ask(self, prompt: Prompt) -> Decision:
+        """Ask. Raises `Rejected`, also when the time is over, whatever was asked."""
         self._asking, self._cancelled = asyncio.current_task(), False
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._consent.ask(prompt)
         except TimeoutError:
-            if when_late is None:
-                raise Rejected(Status.USER_ACTION_TIMEOUT) from None
-            return when_late
+            raise Rejected(Status.USER_ACTION_TIMEOUT) from None
         except asyncio.CancelledError:
             # Ours only if nobody else cancelled the task as well.
             if self._cancelled and self._asking is not None and self._asking.uncancel() == 0:

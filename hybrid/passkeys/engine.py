@@ -383,8 +383,8 @@ class SoftwareAuthenticator:
         decision = Decision(approved=True)
         if present:
             prompt = self._asking.prompt(Operation.NOTHING_FOUND, peer, request.rp_id)
-            decision = await self._asking.ask(prompt, when_late=decision)
-        # Only when a person has seen it, and refused as a match would be: else this tells who has an account.
+            decision = await self._asking.ask(prompt)
+        # Only when a person has seen it. Refused and ignored as a match would be: else it tells who has an account.
         raise Rejected(Status.NO_CREDENTIALS if decision.approved else Status.OPERATION_DENIED)
 
     def _assertion(self, credential: Credential, asked: _MoreAssertions) -> dict[int, Any]:

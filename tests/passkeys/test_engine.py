@@ -595,7 +595,7 @@ async def test_h10_time_out() -> None:
     store = MemoryStore()
     await made(phone(store))
     before = store.credentials(RP_ID)
-    for request, expected in ((create(), 0x2F), (sign_in(), 0x2F), (sign_in(m1="example.org"), 0x2E)):
+    for request, expected in ((create(), 0x2F), (sign_in(), 0x2F), (sign_in(m1="example.org"), 0x2F)):
         person = AbsentPerson()
         assert await status(phone(store, person, prompt_timeout=0.001), request) == expected
         assert person.dismissed

@@ -85,6 +85,16 @@ async def test_t8_a_refusal_looks_the_same_with_and_without_a_match() -> None:
     assert seen == [(b"\x27", 1)] * 4
 
 
+async def test_t8_an_ignored_prompt_looks_the_same_with_and_without_a_match() -> None:
+    store = await with_a_passkey()
+    answers = [
+        await phone(there, AbsentPerson(), prompt_timeout=0.01).call(asked, peer=PEER)
+        for asked in (sign_in(), sign_in(m3=[descriptor(only_id(store))]), create(m5=[descriptor(only_id(store))]))
+        for there in (store, MemoryStore())
+    ]
+    assert answers == [b"\x2f"] * 6
+
+
 async def test_t8_what_is_over_the_limit_is_refused_the_same_way_with_and_without_a_match() -> None:
     answers = []
     for store in (await with_a_passkey(), MemoryStore()):
