@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("hardware/*.md")])
-RUNNABLE = ("loopback", "always_no", "own_relay", "virtual_authenticator")
+RUNNABLE = ("loopback", "always_no", "own_relay", "virtual_authenticator", "other_phones")
 
 
 def test_the_library_example_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
