@@ -100,6 +100,12 @@ PRESETS = ("iphone", "iphone-ios18.0", "iphone-ios16", "android", "android-chrom
 _preset = click.option(
     "--preset", type=click.Choice(PRESETS), help="Behave as this phone does, as far as others have told."
 )
+_vault_key = click.option(
+    "--vault-key",
+    default="passphrase",
+    metavar="passphrase|keyring|file:PATH|none",
+    help="What opens it; passphrase+file:PATH for a KeePass database that wants both.",
+)
 _adapter = click.option("--adapter", metavar="NAME", help="Bluetooth adapter, e.g. hci0 (laptop: first, phone: last).")
 
 _laptop_options = _options(
@@ -187,8 +193,8 @@ def info(**rest: Any) -> int:
 @cli.command(short_help="Be the phone for a code.")
 @click.argument("code", required=False)
 @click.option("--qr-image", type=_file, metavar="FILE", help="Find the code in a screenshot or photograph.")
-@click.option("--vault", type=_file, metavar="PATH", help="Where the passkeys are (in the user's data folder).")
-@click.option("--vault-key", default="passphrase", metavar="passphrase|keyring|file:PATH|none", help="What opens it.")
+@click.option("--vault", type=_file, metavar="PATH", help="Vault, or NAME.kdbx (in the user's data folder).")
+@_vault_key
 @click.option("--approve", type=click.Choice(["ask", "always", "never"]), default="ask", help="Who decides (ask).")
 @_preset
 @click.option("--service-id", type=click.IntRange(0, 65535), metavar="N", help="Relay to meet at (0, or the preset's).")
@@ -257,8 +263,8 @@ def virtual_bluez(adapters: int, bluez: str, strangers: float, command: tuple[st
 @click.option("--tcp", metavar="127.0.0.1:PORT", help="Loopback address to serve on instead; port 0 takes a free one.")
 @click.option("--profile", type=click.Choice(["roaming", "phone"]), help="What it behaves as (roaming).")
 @_preset
-@click.option("--store", default="memory", metavar="memory|PATH", help="Where the passkeys are (memory).")
-@click.option("--vault-key", default="passphrase", metavar="passphrase|keyring|file:PATH|none", help="What opens it.")
+@click.option("--store", default="memory", metavar="memory|PATH", help="Vault, or NAME.kdbx (memory).")
+@_vault_key
 @click.option("--approve", type=click.Choice(["ask", "always", "never"]), default="ask", help="Who decides (ask).")
 @click.option("--control", type=_file, metavar="PATH", help="Unix socket for power cycles, presence and cancelling.")
 @click.option(
