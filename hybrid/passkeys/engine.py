@@ -65,10 +65,10 @@ class SoftwareAuthenticator:
     """A `CtapBackend` that keeps passkeys in `store` and asks `consent` before every use.
 
     `profile`: `PHONE`, `ROAMING` or a preset; `aaguid`: in place of the profile's; `more_algorithms`: also those that
-    few managers can import; `attestation`: "none" or "packed" (self attestation) in place of the profile's;
-    `reset_window`: seconds after power-up in which a reset is allowed, None for always; `lenient`: take maps whose keys
-    are not sorted. `clock` gives seconds since 1970, `random` gives so many unpredictable bytes, `prompt_timeout` is
-    the time a person has for one answer.
+    few managers can import; `fido_2_3`: announce that version, too; `attestation`: "none" or "packed" (self
+    attestation) in place of the profile's; `reset_window`: seconds after power-up in which a reset is allowed, None for
+    always; `lenient`: take maps whose keys are not sorted. `clock` gives seconds since 1970, `random` gives so many
+    unpredictable bytes, `prompt_timeout` is the time a person has for one answer.
 
     Whatever bytes come in, `call` answers with a status; if the store fails, the client is told so in general words
     and `failure` holds the error for whoever runs the authenticator.
@@ -82,6 +82,7 @@ class SoftwareAuthenticator:
         profile: Profile = PHONE,
         aaguid: UUID | None = None,
         more_algorithms: bool = False,
+        fido_2_3: bool = False,
         attestation: str | None = None,
         reset_window: float | None = None,
         lenient: bool = False,
@@ -90,7 +91,7 @@ class SoftwareAuthenticator:
         prompt_timeout: float = PROMPT_TIMEOUT,
     ) -> None:
         self.failure: VaultError | None = None
-        self.profile = profile
+        self.profile = replace(profile, versions=(*profile.versions, "FIDO_2_3")) if fido_2_3 else profile
         self._store = store
         self._aaguid = aaguid or profile.aaguid
         self._algorithms = cose.EVERY if more_algorithms else profile.algorithms

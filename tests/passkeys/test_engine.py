@@ -23,7 +23,7 @@ from hybrid.errors import VaultError, VaultProblem
 from hybrid.passkeys.aaguids import AAGUID
 from hybrid.passkeys.consent import AlwaysApprove, Decision, NeverApprove, Operation
 from hybrid.passkeys.engine import SoftwareAuthenticator
-from hybrid.passkeys.profiles import PHONE
+from hybrid.passkeys.profiles import PHONE, ROAMING, Profile
 from hybrid.passkeys.store import Credential, CredentialState, MemoryStore
 from tests.passkeys.rig import (
     ABSENT,
@@ -107,6 +107,12 @@ def test_get_info_read_by_fido2() -> None:
     assert info.extensions == ["prf", "credBlob", "largeBlob", "credProtect"]
     assert [entry["alg"] for entry in info.algorithms] == [-7, -8, -9, -19, -257]
     assert info.max_cred_blob_length == 32
+
+
+@pytest.mark.parametrize("profile", [PHONE, ROAMING])
+def test_a_newer_version_is_announced_if_asked_for(profile: Profile) -> None:
+    usual, newer = (cbor.decode(phone(MemoryStore(), profile=profile, fido_2_3=more).get_info) for more in (False, True))
+    assert newer == usual | {1: ["FIDO_2_0", "FIDO_2_1", "FIDO_2_3"]}
 
 
 async def test_get_info_command() -> None:
