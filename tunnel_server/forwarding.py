@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tunnel_server.foreign import ForeignJoin, Stream, Taker
 from tunnel_server.frames import Code, close_frame
@@ -161,8 +161,8 @@ class _Pipe(asyncio.Protocol):
             self._pipe = pipe
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            self._pipe._owner_is_here(transport)
+            # uvloop's transports of unix sockets are in no class of asyncio's.
+            self._pipe._owner_is_here(cast(asyncio.Transport, transport))
 
         def data_received(self, data: bytes) -> None:
             pipe = self._pipe

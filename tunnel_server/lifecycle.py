@@ -56,9 +56,11 @@ async def live(relaying: Relaying, sockets: Sockets, drain: float) -> int:
         if sockets.admin is not None:
             await stack.enter_async_context(admin(sockets.admin, relaying))
         stack.push_async_callback(_stop, asyncio.ensure_future(_feed_watchdog()))
-        click.echo(f"listening on {shown(sockets.public[0])}", err=True)
         if sockets.admin is not None:
             click.echo(f"admin on {shown(sockets.admin)}", err=True)
+        if sockets.peer is not None:
+            click.echo(f"peers on {shown(sockets.peer)}", err=True)
+        click.echo(f"listening on {shown(sockets.public[0])}", err=True)
         notify("READY=1")
         first = await _until_told_to_end(relaying, signals)
         notify("STOPPING=1")

@@ -130,7 +130,7 @@ class Supervisor:
         return sum(worker.ready.is_set() and not worker.ended.is_set() for worker in self._current.values())
 
     async def metrics(self) -> str:
-        workers = list(self._all)
+        workers = sorted(self._all, key=lambda worker: worker.job.number)
         answers = await asyncio.gather(*(worker.figures(_ANSWER_TIME) for worker in workers))
         parts = [label(past, worker=str(number)) for number, past in self._past.items()]
         parts += [
