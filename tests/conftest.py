@@ -11,6 +11,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
+from hybrid.testing.browser import MissingParts
 from hybrid.testing.virtual_bluez import DbusDaemonMissing
 from tests.allowed_skips import LIST, is_allowed, read_list
 
@@ -40,7 +41,7 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if call.excinfo is not None and call.excinfo.errisinstance(DbusDaemonMissing) and not IN_CI:
+    if call.excinfo is not None and call.excinfo.errisinstance((DbusDaemonMissing, MissingParts)) and not IN_CI:
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, f"Skipped: {call.excinfo.value}")
     _forbid_skip(report)

@@ -19,7 +19,7 @@ FLAGS = (
 # "[10721:10764:1121/152100.866871:VERBOSE1:components/device_event_log/device_event_log_impl.cc:214] TEXT"
 _ENTRY = re.compile(r"^\[\d+:\d+:[\d/.]+:(?P<level>\w+):(?P<source>[^]]+)\] (?P<text>.*)", re.DOTALL)
 _START = re.compile(r"^\[\d+:\d+:[\d/.]+:", re.MULTILINE)
-# TEXT of an event log: "[15:21:00.866] FIDO: DEBUG: v2_discovery.cc:174 (680A... matches QR code)"; errors have no level
+# TEXT of an event log: "[15:21:00.866] FIDO: DEBUG: v2_discovery.cc:174 (680A... matches QR code)"; no level in errors
 _EVENT = re.compile(
     r"\[[\d:.]+\] (?P<part>\w+): (?:(?P<level>[A-Z]+): )?(?P<source>[\w.]+:\d+) (?P<text>.*)", re.DOTALL
 )
@@ -30,8 +30,10 @@ _UI_STEP = "UI step: "
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One entry. `part`: "FIDO" or "Bluetooth" for instance, empty for what is none of the event logs; `level`: "EVENT",
-    "DEBUG", "ERROR"...; `source`: file and line in Chromium's source.
+    """One entry.
+
+    `part`: "FIDO" or "Bluetooth" for instance, empty outside of the event logs; `level`: "EVENT", "DEBUG", "ERROR"...;
+    `source`: file and line in Chromium's source.
     """
 
     part: str

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+_MAX_BASE = 30  # bytes
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -32,7 +33,9 @@ def main() -> None:
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the end of standard input is the only way
         signal.signal(ignored, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    folder = tempfile.mkdtemp(prefix="hybrid-browser-")
+    # Chromium puts a socket into a folder in there, and a socket's path holds 107 bytes.
+    is_short = len(os.fsencode(tempfile.gettempdir())) < _MAX_BASE
+    folder = tempfile.mkdtemp(prefix="hybrid-browser-", dir=None if is_short else "/tmp")  # noqa: S108 - mkdtemp
     running: dict[int, subprocess.Popen[bytes]] = {}
     try:
         print(json.dumps({"folder": folder}), flush=True)

@@ -28,7 +28,7 @@ from hybrid.protocol.ctap import Status
 from hybrid.protocol.eid import FIDO_UUID
 from hybrid.testing.browser.page import WAIT, Runner
 from hybrid.testing.browser.patience import INTERVAL
-from hybrid.testing.browser.place import PHONE_ADAPTER, Place
+from hybrid.testing.browser.place import CODE_WITHIN, PHONE_ADAPTER, Place
 from hybrid.testing.peers import phones
 
 SESSION = 120.0
@@ -209,19 +209,22 @@ class Phone:
         """Switch the phone's Bluetooth on or off."""
         self._runner.run(self._place.bluez.power(PHONE_ADAPTER, on))
 
-    def begin(self, plan: Plan) -> Session:
-        """Start a plan and do not wait: for drivers whose click returns only when the ceremony is over."""
+    def begin(self, plan: Plan, *, code_within: float = CODE_WITHIN) -> Session:
+        """Start a plan and do not wait: for drivers whose click returns only when the ceremony is over.
+
+        `code_within`: seconds until the screen must show a code.
+        """
         session = Session()
         self._sessions.append(session)
-        return session.begun(self._runner.begin(self._follow(plan, session.events)))
+        return session.begun(self._runner.begin(self._follow(plan, code_within, session.events)))
 
     def put_away(self) -> None:
         """End whatever is still under way."""
         for session in self._sessions:
             session.cancel()
 
-    async def _follow(self, plan: Plan, events: list[Event]) -> PhoneOutcome:
-        code = await self._place.read_code()
+    async def _follow(self, plan: Plan, code_within: float, events: list[Event]) -> PhoneOutcome:
+        code = await self._place.read_code(code_within)
         if isinstance(plan, Misbehave):
             return await self._play(code, plan)
         return await _Meeting(self, self._place, plan, events).serve(code)

@@ -71,7 +71,7 @@ class Place:
         self._pictures: deque[tuple[str, Image.Image]] = deque(maxlen=MAX_PICTURES)
         self._scanned: set[str] = set()
 
-    async def read_code(self, limit: float = CODE_WITHIN) -> str:
+    async def read_code(self, limit: float) -> str:
         """Wait for a code on the screen that was not scanned before. Raises `NoCode`."""
         before: bytes = b""
 
