@@ -22,6 +22,10 @@ class BadProxyHeader(ValueError):
     """A configured proxy sent something else than a PROXY header, or one that cannot be."""
 
 
+class BadForwardedFor(ValueError):
+    """A configured proxy passed on something that is no address."""
+
+
 def is_in(host: str, networks: Collection[Network]) -> bool:
     """Whether the address `host` is in one of `networks`; an IPv4 address that came over IPv6 counts as IPv4."""
     address = ipaddress.ip_address(host.partition("%")[0])
@@ -62,10 +66,13 @@ def read_forwarded_for(members: Sequence[bytes], proxies: Collection[Network]) -
     What stands before it was written by somebody whom nobody trusts.
 
     Raises:
-        ValueError: a proxy of ours passed on something that is no address.
+        BadForwardedFor
     """
     for member in reversed(members):
-        host = member.decode("ascii")  # UnicodeDecodeError is a ValueError
-        if not is_in(host, proxies):
-            return host
+        host = member.decode("latin-1")
+        try:
+            if not is_in(host, proxies):
+                return host
+        except ValueError:
+            raise BadForwardedFor("X-Forwarded-For with something that is no address") from None
     return None

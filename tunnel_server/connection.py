@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from hybrid.protocol.tunnel import Connect
 from tunnel_server import http_head
-from tunnel_server.client_address import BadProxyHeader, read_forwarded_for, read_proxy_header
+from tunnel_server.client_address import BadForwardedFor, BadProxyHeader, read_forwarded_for, read_proxy_header
 from tunnel_server.foreign import ForeignJoin, Taker
 from tunnel_server.frames import Closing, Code, FrameReader, Message, Ping, Violation, close_frame, whole_message
 from tunnel_server.http_head import Refusal, Request, find_end, read_head
@@ -317,7 +317,7 @@ class Connection(asyncio.Protocol):
             try:
                 lines = request.headers.get(b"x-forwarded-for", ())
                 host = read_forwarded_for(http_head.members(lines), server.proxies)
-            except ValueError:
+            except BadForwardedFor:
                 self._turn_away(Refusal(400))
                 return
             self._identify(host)
