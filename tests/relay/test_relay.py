@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -71,7 +72,15 @@ def both(code: Code) -> list[Action]:
 
 
 def test_defaults() -> None:
-    assert replace(Limits(), connections=1, per_address=1, linger=1.0) == Limits(
+    ours: dict[str, Any] = {
+        "connections": 1,
+        "per_address": 1,
+        "linger": 1.0,
+        "tunnels": 1,
+        "buffered": 1,
+        "new_per_minute": 1,
+    }
+    assert replace(Limits(), **ours, addresses=1) == Limits(
         message=131072,
         messages=64,
         total=1048576,
@@ -82,8 +91,13 @@ def test_defaults() -> None:
         lifetime=600,
         head=10,
         linger=1,
+        stall=30,
         connections=1,
+        tunnels=1,
+        buffered=1,
         per_address=1,
+        new_per_minute=1,
+        addresses=1,
     )
     assert all(limit.default for limit in fields(Limits))
 
@@ -388,6 +402,11 @@ SMALL = Limits(
     linger=2.0,
     connections=10,
     per_address=3,
+    stall=3.0,
+    tunnels=2,
+    buffered=40,
+    new_per_minute=5,
+    addresses=2,
 )
 IDS = [bytes([number] * 16) for number in range(2)]
 TARGETS: list[Target] = [
@@ -461,6 +480,10 @@ class World:
                 assert messages == sent
         deadline = self.relay.next_deadline()
         assert deadline is None or deadline > self.time
+        assert deadline is None or self.relay.alarm <= deadline
+        assert self.relay.pending + self.relay.joined == self.relay.tunnels
+        assert self.relay.joined <= SMALL.tunnels
+        assert 0 <= self.relay.buffered
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -469,7 +492,7 @@ def test_any_sequence_of_facts(data: st.DataObject) -> None:
     world = World()
     relay = world.relay
     facts = ["come", "message"] * 4 + ["arrive", "ask", "left", "vanished", "broke", "gone", "time"]
-    facts += ["turned away", "drain"]
+    facts += ["turned away", "drain", "forwards", "forwards", "unfinished", "stalled", "unstalled", "identified"]
     for _ in range(data.draw(st.integers(0, 60))):
         fact = data.draw(st.sampled_from(facts))
         live = sorted(world.seated - world.ended) or sorted(world.open)
@@ -511,6 +534,21 @@ def test_any_sequence_of_facts(data: st.DataObject) -> None:
             world.open.discard(connection)
         elif fact == "drain":
             world.apply(relay.drain(world.time))
+        elif fact == "forwards":
+            message = data.draw(st.binary(max_size=9))
+            peer = relay.forwards(connection, len(message), world.time)
+            if peer is not None:
+                world.sent.setdefault(connection, []).append(message)
+                world.apply([Forward(peer, message)])
+        elif fact == "unfinished":
+            held = data.draw(st.integers(0, 9))
+            world.apply(relay.unfinished(connection, data.draw(st.integers(held, 9)), held, world.time))
+        elif fact == "stalled":
+            world.apply(relay.stalled(connection, world.time))
+        elif fact == "unstalled":
+            world.apply(relay.unstalled(connection, world.time))
+        elif fact == "identified":
+            world.apply(relay.identified(connection, data.draw(st.sampled_from([None, "a", "b"])), world.time))
         else:
             world.time += data.draw(st.sampled_from([0.5, 1.0, 2.0, 5.0]))
             world.apply(relay.tick(world.time))
@@ -520,3 +558,4 @@ def test_any_sequence_of_facts(data: st.DataObject) -> None:
         world.open.discard(connection)
         world.apply([a for a in relay.gone(connection, world.time) if a.connection in world.open])
     assert (relay.tunnels, relay.connections, relay.next_deadline()) == (0, 0, None), "nothing is left behind"
+    assert (relay.pending, relay.joined, relay.buffered, relay._groups) == (0, 0, 0, {})
