@@ -42,7 +42,7 @@ class Permission(IntFlag):
     PERSISTENT_READ_ONLY = 0x40
 
 
-_GRANTED = sum(Permission) - Permission.BIO_ENROLLMENT  # a number: the inverse of a flag hides unknown bits
+_DEFINED = sum(Permission)
 _BOUND_TO_RP_ID = Permission.MAKE_CREDENTIAL | Permission.GET_ASSERTION
 
 
@@ -288,9 +288,9 @@ def _permissions(fields: Mapping[Any, Any]) -> tuple[Permission, str | None]:
     rp_id = optional(fields, 10, str)
     if number <= 0:
         raise Rejected(Status.INVALID_PARAMETER)
-    if number & ~_GRANTED:
-        raise Rejected(Status.UNAUTHORIZED_PERMISSION)
-    permissions = Permission(number)
+    permissions = Permission(number & _DEFINED)  # those of later versions are ignored, as the specification has it
+    if permissions & Permission.BIO_ENROLLMENT:
+        raise Rejected(Status.UNAUTHORIZED_PERMISSION)  # there is nothing to enroll with
     if permissions & Permission.PERSISTENT_READ_ONLY and permissions != Permission.PERSISTENT_READ_ONLY:
         raise Rejected(Status.UNAUTHORIZED_PERMISSION)  # it outlives every other and stands alone
     return permissions, rp_id  # without an RP id it is bound at its first use

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hybrid.passkeys.algorithms import ALGORITHMS, ES256
-from hybrid.passkeys.members import required
+from hybrid.passkeys.members import optional, required
 from hybrid.passkeys.rejected import Rejected
 from hybrid.protocol.ctap import Status
 
@@ -54,7 +54,8 @@ class PinProtocol:
     def decapsulate(self, peer: Mapping[Any, Any]) -> bytes:
         """The secret shared with the client's COSE key. Raises `Rejected`."""
         x, y = required(peer, -2, bytes), required(peer, -3, bytes)
-        if peer.get(1) != 2 or peer.get(-1) != 1 or len(x) != 32 or len(y) != 32:
+        optional(peer, 3, int)  # the algorithm says nothing, but its type is still checked
+        if optional(peer, 1, int) != 2 or optional(peer, -1, int) != 1 or len(x) != 32 or len(y) != 32:
             raise Rejected(Status.INVALID_PARAMETER)
         numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
         try:

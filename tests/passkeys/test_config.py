@@ -138,6 +138,9 @@ ROWS: dict[str, tuple[dict[int, Any] | None, int]] = {
     "minimum without params": ({1: 3}, 0x00),
     "params is a list": ({1: 3, 2: []}, 0x11),
     "length is text": ({1: 3, 2: {1: "6"}}, 0x11),
+    "longest": ({1: 3, 2: {1: 63}}, 0x00),
+    "longer than any PIN": ({1: 3, 2: {1: 64}}, 0x37),
+    "as many RP ids as announced": ({1: 3, 2: {2: ["x"] * 8}}, 0x00),
     "RP ids of bytes": ({1: 3, 2: {2: [b"x"]}}, 0x11),
     "change what is not set": ({1: 3, 2: {3: True}}, 0x35),
     "a policy we do not have": ({1: 3, 2: {4: True}}, 0x02),
@@ -146,4 +149,6 @@ ROWS: dict[str, tuple[dict[int, Any] | None, int]] = {
 
 @pytest.mark.parametrize(("fields", "expected"), ROWS.values(), ids=ROWS.keys())
 def test_row(fields: dict[int, Any] | None, expected: int) -> None:
-    assert Key(pin=None).status(0x0D, fields) == expected
+    key = Key(pin=None)
+    assert key.status(0x0D, fields) == expected
+    assert key.ctap.info.force_pin_change is False, "there is none to change"

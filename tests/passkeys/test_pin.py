@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from fido2.ctap import CtapError
 from fido2.ctap2.pin import ClientPin, PinProtocol, PinProtocolV1
 
@@ -147,6 +148,16 @@ def test_permission_is_needed(protocol: type[PinProtocol]) -> None:
     assert sign_in(key, key.token(GA, RP_ID)) == 0x2E
 
 
+def test_permissions_of_later_versions_are_ignored() -> None:
+    key = Key()
+    shared = key.agreement()
+    hash_enc = key.protocol.encrypt(shared[1], hashlib.sha256(PIN.encode()).digest()[:16])
+    for permissions, wanted in ((MC | 0x100, 0), (0x80, 0x33)):
+        request = {1: key.protocol.VERSION, 2: 9, 3: shared[0], 6: hash_enc, 9: permissions, 10: RP_ID}
+        answer = key.ctap.send_cbor(6, request)
+        assert create(key, key.protocol.decrypt(shared[1], answer[2])) == wanted
+
+
 def test_tokens_are_for_one_site() -> None:
     key = Key()
     assert create(key, key.token(MC, "example.org")) == 0x33
@@ -213,6 +224,8 @@ def test_changing_the_pin_ends_tokens() -> None:
 
 # --- rows: members of the request and status -------------------------------------------------------------------------
 
+_POINT = ec.derive_private_key(1, ec.SECP256R1()).public_key().public_numbers()
+_KEY: dict[int, Any] = {1: 2, 3: -25, -1: 1, -2: _POINT.x.to_bytes(32, "big"), -3: _POINT.y.to_bytes(32, "big")}
 ROWS: dict[str, tuple[dict[int, Any] | None, int]] = {
     "no members": (None, 0x14),
     "no subcommand": ({1: 2}, 0x14),
@@ -236,6 +249,14 @@ ROWS: dict[str, tuple[dict[int, Any] | None, int]] = {
     "change without signature": ({1: 2, 2: 4, 3: {}, 5: b"", 6: b""}, 0x14),
     "token without hash": ({1: 2, 2: 5, 3: {}}, 0x14),
     "token with a key that is none": ({1: 2, 2: 5, 3: {}, 6: bytes(32)}, 0x14),
+    "key of an unknown kind": ({1: 2, 2: 5, 3: {**_KEY, 1: 3}, 6: bytes(32)}, 0x02),
+    "key of another curve": ({1: 2, 2: 5, 3: {**_KEY, -1: 2}, 6: bytes(32)}, 0x02),
+    "key beside the curve": ({1: 2, 2: 5, 3: {**_KEY, -3: bytes(32)}, 6: bytes(32)}, 0x02),
+    "key that is too short": ({1: 2, 2: 5, 3: {**_KEY, -2: bytes(31)}, 6: bytes(32)}, 0x02),
+    "kind of key is text": ({1: 2, 2: 5, 3: {**_KEY, 1: "EC2"}, 6: bytes(32)}, 0x11),
+    "curve is text": ({1: 2, 2: 5, 3: {**_KEY, -1: "P-256"}, 6: bytes(32)}, 0x11),
+    "algorithm of the key is text": ({1: 2, 2: 5, 3: {**_KEY, 3: "ECDH"}, 6: bytes(32)}, 0x11),
+    "x is text": ({1: 2, 2: 5, 3: {**_KEY, -2: "x"}, 6: bytes(32)}, 0x11),
     "token of CTAP 2.0 with permissions": ({1: 2, 2: 5, 3: {}, 6: bytes(32), 9: 1}, 0x02),
     "token of CTAP 2.0 with RP id": ({1: 2, 2: 5, 3: {}, 6: bytes(32), 10: RP_ID}, 0x02),
     "token without permissions": ({1: 2, 2: 9, 3: {}, 6: bytes(32)}, 0x14),
@@ -243,8 +264,7 @@ ROWS: dict[str, tuple[dict[int, Any] | None, int]] = {
     "token with less than no permissions": ({1: 2, 2: 9, 3: {}, 6: bytes(32), 9: -1}, 0x02),
     "token with permissions in text": ({1: 2, 2: 9, 3: {}, 6: bytes(32), 9: "1"}, 0x11),
     "token for fingerprints": ({1: 2, 2: 9, 3: {}, 6: bytes(32), 9: BE}, 0x40),
-    "token for the unknown": ({1: 2, 2: 9, 3: {}, 6: bytes(32), 9: 0x80}, 0x40),
-    "token for the unknown and more": ({1: 2, 2: 9, 3: {}, 6: bytes(32), 9: MC | 0x100}, 0x40),
+    "token for fingerprints and more": ({1: 2, 2: 9, 3: {}, 6: bytes(32), 9: MC | BE}, 0x40),
     "lasting token that may do more": ({1: 2, 2: 9, 3: {}, 6: bytes(32), 9: PCMR | CM}, 0x40),
     "RP id is bytes": ({1: 2, 2: 9, 3: {}, 6: bytes(32), 9: MC, 10: b"x"}, 0x11),
 }
