@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
@@ -20,14 +22,21 @@ _HOST = "127.0.0.1"
 
 
 class _Server(uvicorn.Server):
-    """Lets the panel's event streams end first, or the server would wait for them."""
+    """Ends on a signal without dying of it, so that everything is tidied up; what the panel waits for ends first."""
 
     def __init__(self, config: uvicorn.Config, stage: Stage) -> None:
         super().__init__(config)
         self._stage = stage
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._stage.feed.close()
+        await self._stage.aclose()
         await super().shutdown(sockets)
 
 
@@ -60,7 +69,7 @@ async def run(options: argparse.Namespace, listener: socket.socket) -> None:
     real = RealWorld(options.adapter, options.relay, options.relay_name, options.relay_ca)
     async with open_stage(origin, real) as stage:
         website = Website(settings, panel=(HERE, {"kinds": kinds()}))
-        app = Onlooker(website.app(*Panel(stage).routes), stage)
+        app = Onlooker(website.app(*Panel(stage, website.page).routes), stage)
         config = uvicorn.Config(
             app, lifespan="off", log_level="warning", access_log=False, ws="none", server_header=False
         )
@@ -79,10 +88,11 @@ def main() -> int:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((_HOST, options.port))
+        listener.listen()
     except OSError as error:
         print(f"port {options.port} cannot be had ({error.strerror}); try --port 0", file=sys.stderr)
         return 1
-    with listener, contextlib.suppress(KeyboardInterrupt):
+    with listener:
         asyncio.run(run(options, listener))
     return 0
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from examples.relying_party.backstage.stage import KINDS, LaptopFailed, Stage, read_picture
-from hybrid.cli.messages import explain
+from examples.relying_party.backstage.story import in_words
 from hybrid.errors import HybridError
 
 HERE = Path(__file__).parent
@@ -23,14 +25,16 @@ _MAX_BODY = 12 * 1024 * 1024  # a screenshot
 
 
 class Panel:
-    """Routes around a stage."""
+    """Routes around a stage. `page` renders a template: the panel can have a window of its own."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, page: Callable[[Request, str], Response]) -> None:
         self._stage = stage
+        self._page = page
 
     @property
     def routes(self) -> list[BaseRoute]:
         return [
+            Route("/backstage", self._alone),
             Route("/backstage/events", self._events),
             Route("/backstage/scan", self._scan, methods=["POST"]),
             Route("/backstage/decide", self._decide, methods=["POST"]),
@@ -40,6 +44,9 @@ class Panel:
             Route("/backstage/laptop/close", self._close, methods=["POST"]),
             Mount("/backstage/static", StaticFiles(directory=HERE / "static")),
         ]
+
+    async def _alone(self, request: Request) -> Response:
+        return self._page(request, "panel_alone.html")
 
     async def _events(self, request: Request) -> Response:
         last = request.headers.get("last-event-id", "")
@@ -56,8 +63,7 @@ class Panel:
                 code = str(body["code"]).strip() if body.get("code") else None
             self._stage.scan(code)
         except HybridError as error:
-            told = explain(error)
-            return _problem(f"{told.sentence}. {told.hint}.")
+            return _problem(in_words(error))
         except binascii.Error:
             return _problem("this is no picture")
         except ImportError:
@@ -85,10 +91,15 @@ class Panel:
         return JSONResponse({"name": name, "modules": rows})
 
     async def _result(self, request: Request) -> Response:
+        name = str((await _json(request)).get("name"))
+        leaving = asyncio.create_task(_left(request))
+        leaving.add_done_callback(lambda _: self._stage.give_up(name))  # also if the page is closed meanwhile
         try:
-            return JSONResponse(await self._stage.result(str((await _json(request)).get("name"))))
+            return JSONResponse(await self._stage.result(name))
         except LaptopFailed as failure:
             return JSONResponse({"error": failure.name, "sentence": str(failure)}, 409)
+        finally:
+            leaving.cancel()
 
     async def _close(self, request: Request) -> Response:
         self._stage.give_up(str((await _json(request)).get("name")))
@@ -133,6 +144,12 @@ class Onlooker:
             await send(message)
 
         await self._app(scope, receive, look)
+
+
+async def _left(request: Request) -> None:
+    """Return when the page that asks is gone. For requests whose body was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _problem(sentence: str) -> Response:

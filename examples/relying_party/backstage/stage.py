@@ -23,12 +23,12 @@ import hybrid
 from examples.relying_party.backstage.feed import Feed, Medium, Side
 from examples.relying_party.backstage.person import PersonAtThePanel
 from examples.relying_party.backstage.story import Story
-from examples.relying_party.backstage.watched import SwitchedRadio, WatchedTunnels
+from examples.relying_party.backstage.watched import WatchedTunnels
 from hybrid.adapters.bluez_advertiser import BluezAdvertiser
 from hybrid.adapters.memory import MemoryAir
 from hybrid.adapters.websocket_tunnel import WebSocketTunnels
 from hybrid.cli.terminal import Matrix, qr_matrix
-from hybrid.errors import BluetoothUnavailable, HybridError
+from hybrid.errors import BluetoothProblem, BluetoothUnavailable, HybridError
 from hybrid.passkeys import PHONE, MemoryStore, Profile, SoftwareAuthenticator
 from hybrid.passkeys.presets import preset
 from hybrid.ports import Advertiser, TunnelService
@@ -104,6 +104,8 @@ class Stage:
         if code is None:
             code = next(reversed(shown), "")
         hybrid.QrInvitation.parse(code)
+        if not self.radio_on:  # before anything else, so that the code is still good afterwards
+            raise BluetoothUnavailable("Bluetooth is switched off on the phone", BluetoothProblem.OFF)
         if self._serving is not None:
             self._serving.cancel()
         self.story.code_read()
@@ -118,7 +120,7 @@ class Stage:
             await hybrid.answer(
                 code,
                 phone,
-                advertiser=SwitchedRadio(advertiser, lambda: self.radio_on),
+                advertiser=advertiser,
                 tunnels=WatchedTunnels(tunnels, self.story.sealed),
                 on_event=self.story.phone,
                 habits=profile.habits,

@@ -27,6 +27,12 @@ from hybrid.protocol.ctap import Command, Status
 _LAPTOP, _PHONE, _RELAY = Side.LAPTOP, Side.PHONE, Side.RELAY
 
 
+def in_words(error: HybridError) -> str:
+    """What happened and what to do next, as sentences."""
+    told = explain(error)
+    return " ".join(text[:1].upper() + text[1:] + "." for text in (told.sentence, told.hint))
+
+
 class Story:
     """Turns events into lines of a feed."""
 
@@ -51,8 +57,7 @@ class Story:
         self._feed.tell(Side.PERSON, text, to=_PHONE, trouble=not approved)
 
     def failed(self, side: Side, error: HybridError) -> None:
-        told = explain(error)
-        self._feed.tell(side, f"{told.sentence}. {told.hint}.", trouble=True)
+        self._feed.tell(side, in_words(error), trouble=True)
 
     def laptop(self, event: Event) -> None:
         """The laptop's side."""

@@ -1,15 +1,11 @@
-"""The simulated parts with a window in them: what the relay sees, and a Bluetooth that can be switched off."""
+"""Tunnels with a window in them: what the relay sees."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from examples.relying_party.backstage.feed import Side
-from hybrid.errors import BluetoothProblem, BluetoothUnavailable
-from hybrid.events import Proximity
-from hybrid.ports import Advertiser, Channel, TunnelService
-from hybrid.protocol.eid import FIDO_UUID
+from hybrid.ports import Channel, TunnelService
 from hybrid.protocol.tunnel import TunnelRequest
 
 Sealed = Callable[[Side, int], None]
@@ -51,24 +47,3 @@ class _WatchedChannel:
 
     async def aclose(self) -> None:
         await self._channel.aclose()
-
-
-class SwitchedRadio:
-    """The phone's Bluetooth with its switch."""
-
-    def __init__(self, advertiser: Advertiser, is_on: Callable[[], bool]) -> None:
-        self._advertiser = advertiser
-        self._is_on = is_on
-
-    @property
-    def proximity(self) -> Proximity:
-        return self._advertiser.proximity
-
-    @asynccontextmanager
-    async def advertise(
-        self, service_data: bytes, *, connectable: bool = False, service_uuid: str = FIDO_UUID
-    ) -> AsyncIterator[None]:
-        if not self._is_on():
-            raise BluetoothUnavailable("Bluetooth is switched off on the phone", BluetoothProblem.OFF)
-        async with self._advertiser.advertise(service_data, connectable=connectable, service_uuid=service_uuid):
-            yield

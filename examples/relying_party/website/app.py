@@ -162,7 +162,8 @@ class Website:
 
     # pages
 
-    def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    def page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
+        """A page from `template`, for whoever asks."""
         visitor = self._visitor(request)
         text = self._pages.get_template(template).render(
             site=self.settings,
@@ -177,22 +178,22 @@ class Website:
     async def _home(self, request: Request) -> Response:
         if self._visitor(request) is not None:
             return RedirectResponse("/account", 303)
-        return self._page(request, "sign_in.html")
+        return self.page(request, "sign_in.html")
 
     async def _join(self, request: Request) -> Response:
         if self._visitor(request) is not None:
             return RedirectResponse("/account", 303)
-        return self._page(request, "join.html")
+        return self.page(request, "join.html")
 
     async def _recover(self, request: Request) -> Response:
-        return self._page(request, "recover.html")
+        return self.page(request, "recover.html")
 
     async def _account(self, request: Request) -> Response:
         visitor = self._visitor(request)
         if visitor is None:
             return RedirectResponse("/", 303)
         passkeys = self.accounts.passkeys(visitor.account)
-        return self._page(
+        return self.page(
             request,
             "account.html",
             passkeys=passkeys,
@@ -209,14 +210,14 @@ class Website:
             return RedirectResponse("/", 303)
         everybody = visitor.account.policy is Policy.ADMIN and "everybody" in request.query_params
         entries = self.audit.entries(None if everybody else visitor.account.id)
-        return self._page(request, "log.html", entries=entries, everybody=everybody, intact=self.audit.intact())
+        return self.page(request, "log.html", entries=entries, everybody=everybody, intact=self.audit.intact())
 
     async def _admin(self, request: Request) -> Response:
         visitor = self._signed_in(request)
         if visitor.account.policy is not Policy.ADMIN:
             raise Refused(Reason.NOT_ADMIN)
         rows = [(account, self.accounts.passkeys(account)) for account in self.accounts.everyone()]
-        return self._page(request, "admin.html", rows=rows)
+        return self.page(request, "admin.html", rows=rows)
 
     async def _related_origins(self, request: Request) -> Response:
         """Which other origins may use our RP id (Web Authentication Level 3, "Related Origin Requests")."""
@@ -404,14 +405,14 @@ class Website:
         assert isinstance(error, Refused)
         if request.url.path.startswith("/api/"):
             return _failure(error)
-        return self._page(request, "problem.html", error.status, title="Not now", sentence=str(error))
+        return self.page(request, "problem.html", error.status, title="Not now", sentence=str(error))
 
     async def _http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if request.method != "GET":
             return JSONResponse({"reason": "http", "sentence": error.detail}, error.status_code)
         sentence = "there is no such page" if error.status_code == 404 else error.detail
-        return self._page(request, "problem.html", error.status_code, title="Not here", sentence=sentence)
+        return self.page(request, "problem.html", error.status_code, title="Not here", sentence=sentence)
 
 
 def _failure(refusal: Refused, **more: Any) -> Response:

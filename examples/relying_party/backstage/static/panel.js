@@ -84,13 +84,11 @@ $("pasted").addEventListener("paste", (event) => {
   }
 });
 
-function draw(next) {
-  state = next;
+// What a click changes is drawn at once; what belongs to the story waits for its line.
+
+function drawKnobs() {
   const { phone, laptop, bluetooth } = state;
-  const view = phone.prompt ? "prompt" : phone.busy ? "busy" : "idle";
-  const asked = view === "prompt" && screen.dataset.view !== "prompt";
-  screen.dataset.view = view;
-  $("phone-radio").textContent = phone.radioOn ? "Bluetooth on" : "Bluetooth off";
+  $("phone-radio").textContent = phone.radioOn ? "Bluetooth" : "Bluetooth off";
   $("phone-radio").className = phone.radioOn ? "radio-on" : "radio-off";
   $("radio-switch").checked = phone.radioOn;
   for (const kind of document.querySelectorAll('input[name="kind"]')) kind.checked = kind.value === phone.kind;
@@ -98,10 +96,17 @@ function draw(next) {
   button.disabled = !laptop.showing;
   button.classList.toggle("calls", laptop.showing);
   $("idle-note").textContent = laptop.showing ? "The laptop shows a code." : "When the laptop shows a code, scan it here.";
+  $("bluetooth-problem").textContent = bluetooth ? `. Not now: ${bluetooth}` : "";
+}
+
+function drawPhone() {
+  const { phone } = state;
+  const view = phone.prompt ? "prompt" : phone.busy ? "busy" : "idle";
+  const asked = view === "prompt" && screen.dataset.view !== "prompt";
+  screen.dataset.view = view;
   const count = phone.passkeys.length;
   $("phone-passkeys").textContent = count === 0 ? "no passkeys yet" : `${count} passkey${count === 1 ? "" : "s"} on this phone`;
   $("phone-passkeys").title = phone.passkeys.map((kept) => `${kept.account} at ${kept.site}`).join(", ");
-  $("bluetooth-problem").textContent = bluetooth ? `. Not now: ${bluetooth}` : "";
   if (phone.prompt) drawPrompt(phone.prompt);
   if (asked && matchMedia("(max-width: 68rem)").matches) screen.scrollIntoView({ block: "center" });
 }
@@ -125,11 +130,11 @@ function drawPrompt(prompt) {
 
 // the map and the story
 
-const POINTS = { website: [74, 62], laptop: [74, 128], relay: [220, 62], phone: [366, 128] };
+const POINTS = { website: [74, 52], laptop: [74, 100], relay: [220, 48], phone: [366, 100] };
 const WIRES = {
   https: [["website", "laptop", "wire-https"]],
-  camera: [["laptop", "phone", "wire-camera", 146]],
-  bluetooth: [["laptop", "phone", "wire-bluetooth", 172]],
+  camera: [["laptop", "phone", "wire-camera", 124]],
+  bluetooth: [["laptop", "phone", "wire-bluetooth", 148]],
   relay: [["laptop", "relay", "wire-left"], ["relay", "phone", "wire-right"]],
 };
 
@@ -178,6 +183,7 @@ function write(line, isNew) {
     while (last.nextSibling && !last.nextSibling.classList.contains("begins")) last = last.nextSibling;
     last.after(item);
   }
+  if (isNew) list.scrollTo({ top: item.offsetTop + item.offsetHeight - list.clientHeight, behavior: "smooth" });
   mark(line);
 }
 
@@ -202,7 +208,7 @@ function mark(line) {
 let drawing = Promise.resolve();
 let first = true;
 
-async function tell({ lines, state: next }, isHistory) {
+async function tell(lines, isHistory) {
   for (const line of lines) {
     write(line, !isHistory);
     if (!isHistory) {
@@ -210,11 +216,14 @@ async function tell({ lines, state: next }, isHistory) {
       if (!line.quiet && !still.matches) await new Promise((resolve) => setTimeout(resolve, PACE));
     }
   }
-  draw(next);
+  drawPhone();
 }
 
 new EventSource("/backstage/events").addEventListener("message", ({ data }) => {
   const isHistory = first;
+  const message = JSON.parse(data);
   first = false;
-  drawing = drawing.then(() => tell(JSON.parse(data), isHistory));
+  state = message.state;
+  drawKnobs();
+  drawing = drawing.then(() => tell(message.lines, isHistory));
 });

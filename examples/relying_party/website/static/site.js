@@ -93,7 +93,7 @@ function showCodes(codes) {
 // The browser offers passkeys in the name field while the page is open. Another request has to end this one first.
 async function offerInField() {
   const field = document.querySelector('[autocomplete~="webauthn"]');
-  if (!field || !can.conditionalGet) return;
+  if (!field || !can.conditionalGet || device() !== thisBrowser) return;
   autofill = new AbortController();
   const { signal } = autofill;
   const renewal = setTimeout(() => autofill?.abort("renew"), RENEW_AFTER);
