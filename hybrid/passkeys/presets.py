@@ -116,6 +116,7 @@ _PRESETS = (
                 }
             ),
             leaves_empty_handed=True,
+            once_revision_0=True,
         ),
     ),
     replace(

@@ -173,6 +173,11 @@ class Introduction(Protocol):
         """The hint to enforce, None if any command goes."""
         ...
 
+    @property
+    def tells_of_links(self) -> bool:
+        """Whether the client has said if it links."""
+        ...
+
     def request(self) -> TunnelRequest: ...
 
     def advert(self, routing_id: bytes | None) -> tuple[bytes, bytes]:
@@ -209,6 +214,10 @@ class QrIntroduction:
     def hint(self) -> Hint | None:
         hint = self.qr.stated_hint
         return hint if hint in _COMMAND_OF_HINT else None
+
+    @property
+    def tells_of_links(self) -> bool:
+        return self.qr.state_assisted is not None
 
     def request(self) -> TunnelRequest:
         return TunnelRequest(tunnel_domain(self.service_id), New(self.qr.tunnel_id()))
@@ -248,6 +257,10 @@ class LinkIntroduction:
     def hint(self) -> Hint | None:
         return Hint(self.payload.hint)
 
+    @property
+    def tells_of_links(self) -> bool:
+        return True  # it comes by one
+
     def request(self) -> TunnelRequest:
         return TunnelRequest(tunnel_domain(self.link.tunnel_service_id), Connect(self.routing_id, self.tunnel_id))
 
@@ -278,6 +291,8 @@ class AuthenticatorMachine:
         self._ephemeral = ephemeral
         self._get_info = get_info
         self._habits = habits or Habits()
+        # Revision 0 has no type bytes: every message after the greeting is CTAP ("hybrid transports", revisions).
+        self._revision = 0 if self._habits.once_revision_0 and not introduction.tells_of_links else 1
         self._request = b""
         self._actions: list[Action] = []
         self._events: list[Event] = []
@@ -345,7 +360,8 @@ class AuthenticatorMachine:
             elif self._opener is None:
                 raise RemoteProtocolError("the client spoke before we were on the air")
             else:
-                self._take_frame(Frame.decode(self._opener.open(data)))
+                plaintext = self._opener.open(data)
+                self._take_frame(Frame.decode(plaintext) if self._revision else Frame(MessageType.CTAP, plaintext))
         except RemoteProtocolError:
             if self.state is State.ADVERTISING and len(self._candidates) > 1:
                 self._drop_candidate(transport)
@@ -389,6 +405,8 @@ class AuthenticatorMachine:
         """Send an update, padded so that its size does not tell whether it links. Legal while a client is there."""
         if self.state not in (State.SERVING, State.BUSY, State.FINISHING):
             raise LocalProtocolError("there is no client to send an update to")
+        if self._revision == 0:
+            raise LocalProtocolError("revision 0 knows no updates")
         self._send(Frame(MessageType.UPDATE, linking.encode_update(linking_map)))
 
     def handshake_hash(self) -> bytes:
@@ -441,9 +459,10 @@ class AuthenticatorMachine:
         self._opener = Opener(keys.client_to_phone)
         self._sealer = Sealer(keys.phone_to_client)
         features = self._habits.features
-        greeting = PostHandshake(self._get_info, features or (FEATURE_CTAP,)).encode(list_features=features is not None)
-        self._actions.extend((StopAdvertising(), Send(message_2), Send(self._sealer.seal(greeting))))
-        if self._habits.sends_update:
+        greeting = PostHandshake(self._get_info, features or (FEATURE_CTAP,), revision=self._revision)
+        sealed = self._sealer.seal(greeting.encode(list_features=features is not None))
+        self._actions.extend((StopAdvertising(), Send(message_2), Send(sealed)))
+        if self._habits.sends_update and self._revision:
             self.send_update(None)
         self._events.append(ClientArrived())
 
@@ -497,4 +516,4 @@ class AuthenticatorMachine:
 
     def _send(self, frame: Frame) -> None:
         assert self._sealer is not None
-        self._actions.append(Send(self._sealer.seal(frame.encode())))
+        self._actions.append(Send(self._sealer.seal(frame.encode() if self._revision else frame.payload)))

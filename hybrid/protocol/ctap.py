@@ -88,11 +88,12 @@ class PostHandshake:
         return f"<PostHandshake revision {self.revision} {' '.join(self.features)}>"
 
     def encode(self, *, list_features: bool = True) -> bytes:
-        """Canonical CBOR as a phone of revision 1 sends it. Without the list readers take CTAP alone for granted."""
+        """Canonical CBOR, padded in revision 0. Without the list readers take CTAP alone for granted."""
         fields: dict[int, Any] = {3: list(self.features)} if list_features else {}
         if self.get_info is not None:
             fields[1] = self.get_info
-        return cbor.encode(fields)
+        encoded = cbor.encode(fields)
+        return encoded if self.revision else pad_revision_0(encoded)
 
     @classmethod
     def decode(cls, data: bytes) -> PostHandshake:

@@ -26,7 +26,8 @@ class Habits:
     whatever it is asked to do; `sends_update`: an update after every greeting, without linking information;
     `answers_get_info`: also to a client that asks for it, though the greeting had it; `takes_channel_list`: serves a
     code whose key 6 is a list; `unanswered`: status bytes in whose place it ends the session; `leaves_empty_handed`:
-    ends it also when a sign-in that names no passkey finds none.
+    ends it also when a sign-in that names no passkey finds none; `once_revision_0`: speaks the protocol's revision 0,
+    which has no message types, to a client whose code does not say whether it links.
     """
 
     service_id: int = 0
@@ -38,6 +39,7 @@ class Habits:
     takes_channel_list: bool = True
     unanswered: frozenset[int] = frozenset()
     leaves_empty_handed: bool = False
+    once_revision_0: bool = False
 
     def check(self, qr: QrInvitation) -> None:
         """Raise `InvalidQR` for a code that such a phone does not serve."""

@@ -26,6 +26,7 @@ from hybrid.passkeys.store import MemoryStore
 from hybrid.protocol.eid import FIDO_UUID
 from hybrid.protocol.frames import MessageType
 from hybrid.testing.peers import clients
+from hybrid.testing.peers.wire import PeerLeft
 from tests.ceremony.rig import Place
 
 TINY = 0.02
@@ -41,9 +42,11 @@ SELECTION = b"\x0b"
 
 
 @asynccontextmanager
-async def meeting(place: Place, phone: SoftwareAuthenticator, hint: hybrid.Hint) -> AsyncIterator[hybrid.Session]:
+async def meeting(
+    place: Place, phone: SoftwareAuthenticator, hint: hybrid.Hint, *, accept_link: bool = False
+) -> AsyncIterator[hybrid.Session]:
     """A session of our client with `phone`."""
-    invitation = hybrid.invite(hint)
+    invitation = hybrid.invite(hint, accept_link=accept_link)
     running = asyncio.create_task(place.answer(invitation.url, phone, habits=phone.profile.habits))
     try:
         async with place.connect(invitation) as session:
@@ -61,10 +64,14 @@ async def visit(
     many: bool = False,
     store: MemoryStore | None = None,
     request: float = 120,
+    accept_link: bool = True,
 ) -> hybrid.Served:
-    """Have a foreign client meet the phone; `request`: seconds the phone waits to be asked."""
+    """Have a foreign client meet the phone; `request`: seconds the phone waits to be asked.
+
+    Clients of the first generation do not say whether they accept a link.
+    """
     phone = phone_for(name, store)
-    invitation = hybrid.invite(hybrid.Hint(hint))
+    invitation = hybrid.invite(hybrid.Hint(hint), accept_link=accept_link)
     visiting = asyncio.create_task(client.run(invitation, scanner=place.air, tunnels=place.tunnels))
     timeouts = hybrid.PhoneTimeouts(request=request)
     try:
@@ -77,19 +84,20 @@ async def visit(
 # --- whole ceremonies -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("accept_link", [False, True])
 @pytest.mark.parametrize("name", PRESETS)
-async def test_our_client_registers_and_signs_in(place: Place, name: str) -> None:
+async def test_our_client_registers_and_signs_in(place: Place, name: str, accept_link: bool) -> None:
     phone = phone_for(name)
     rp = Fido2Server(PublicKeyCredentialRpEntity(id="example.com", name="Example"))
     creation, state = rp.register_begin(PublicKeyCredentialUserEntity(id=b"u", name="ann"))
     collector = HybridClientDataCollector("https://example.com")
-    async with meeting(place, phone, hybrid.Hint.MAKE_CREDENTIAL) as session:
+    async with meeting(place, phone, hybrid.Hint.MAKE_CREDENTIAL, accept_link=accept_link) as session:
         client = HybridWebAuthnClient(session, collector)
         made = rp.register_complete(state, await asyncio.to_thread(client.make_credential, creation.public_key))
     assert made.credential_data is not None
     for allowed in ([made.credential_data], []):
         asked, state = rp.authenticate_begin(allowed)
-        async with meeting(place, phone, hybrid.Hint.GET_ASSERTION) as session:
+        async with meeting(place, phone, hybrid.Hint.GET_ASSERTION, accept_link=accept_link) as session:
             client = HybridWebAuthnClient(session, collector)
             selection = await asyncio.to_thread(client.get_assertion, asked.public_key)
         rp.authenticate_complete(state, [made.credential_data], selection.get_response(0))
@@ -145,7 +153,7 @@ async def test_another_relay_may_be_asked_for(place: Place) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 async def test_a_code_that_lists_channels(place: Place, name: str) -> None:
     invitation = hybrid.invite()
-    invitation.qr = replace(invitation.qr, transports_stated=True)
+    invitation.qr = replace(invitation.qr, transports_stated=True, state_assisted=False)
     phone = phone_for(name)
     answering = place.answer(invitation.url, phone, habits=phone.profile.habits)
     if name == "android":
@@ -184,6 +192,17 @@ async def test_the_greeting_byte_for_byte(place: Place, name: str, greeting: str
 
 
 @pytest.mark.parametrize("name", PRESETS)
+async def test_old_chrome_speaks_revision_0_to_who_does_not_say_whether_it_links(place: Place, name: str) -> None:
+    old = name == "android-chrome2022"
+    client = _OfRevision0(NAMING) if old else clients.Client(NAMING)
+    served = await visit(place, name, client, accept_link=False)
+    get_info = b"\xa1\x01" + cbor.encode(phone_for(name).get_info)
+    padded = get_info + bytes(510 - len(get_info)) + (510 - len(get_info)).to_bytes(2, "little")
+    assert (client.greeting == padded) is old
+    assert (client.answers, served.statuses) == ([b"\x2e"], [0x2E])
+
+
+@pytest.mark.parametrize("name", PRESETS)
 async def test_an_update_follows_the_greeting_of_android(place: Place, name: str) -> None:
     client = clients.Client(NAMING)
     await visit(place, name, client)
@@ -193,6 +212,19 @@ async def test_an_update_follows_the_greeting_of_android(place: Place, name: str
     async with meeting(place, phone_for(name), hybrid.Hint.GET_ASSERTION) as session:
         assert (await session.call(NAMING))[0] == 0x2E
         assert session.link is None
+
+
+class _OfRevision0(clients.Client):
+    """Knows no message types, and says goodbye by closing."""
+
+    async def ask(self) -> None:
+        await self.wire.send_plaintext(self.request)
+
+    async def read_answer(self) -> None:
+        self.answers.append(await self.wire.receive_plaintext())
+
+    async def say_goodbye(self) -> None:
+        raise PeerLeft
 
 
 # --- questions --------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ _VARYING = (
 
 def try_out(stage: Stage, scenario: Scenario, folder: Path) -> Outcome:
     """Run the scenario's command with its peers; what must vary is replaced in what it printed."""
-    invitation = invite(scenario.hint)
+    invitation = invite(scenario.hint, accept_link=True)  # as Chromium says in its codes
     values = {
         "tmp": str(folder),
         "relay": stage.relay,

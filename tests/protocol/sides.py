@@ -18,6 +18,7 @@ from hybrid.protocol.authenticator import AuthenticatorMachine
 from hybrid.protocol.client import ClientMachine
 from hybrid.protocol.contact import ClientPayload
 from hybrid.protocol.frames import STREAM_END, Opener, StreamReader
+from hybrid.protocol.habits import Habits
 from hybrid.protocol.keys import PrivateKey, PublicKey, private_key
 from hybrid.protocol.linking import Link, linking_map
 from hybrid.protocol.qr import Hint, QrInvitation
@@ -75,10 +76,14 @@ def qr_client(qr: QrInvitation | None = None) -> ClientMachine:
 
 
 def qr_phone(
-    qr: QrInvitation | None = None, *, service_id: int = 0, get_info: bytes = GET_INFO
+    qr: QrInvitation | None = None,
+    *,
+    service_id: int = 0,
+    get_info: bytes = GET_INFO,
+    habits: Habits | None = None,
 ) -> AuthenticatorMachine:
     introduction = phone_side.QrIntroduction(qr or invitation(), service_id, NONCE)
-    return AuthenticatorMachine(introduction, ephemeral=PHONE_EPHEMERAL, get_info=get_info)
+    return AuthenticatorMachine(introduction, ephemeral=PHONE_EPHEMERAL, get_info=get_info, habits=habits)
 
 
 def link_client(*, signal: bool = True) -> ClientMachine:

@@ -13,7 +13,16 @@ from hybrid.errors import (
     RemoteProtocolError,
     Stage,
 )
-from hybrid.events import ClientArrived, Closed, HintViolated, RequestReceived, ResponseSent, TunnelOpened
+from hybrid.events import (
+    ClientArrived,
+    Closed,
+    HintViolated,
+    LeftUnanswered,
+    RequestIgnored,
+    RequestReceived,
+    ResponseSent,
+    TunnelOpened,
+)
 from hybrid.protocol import authenticator as module
 from hybrid.protocol import handshake
 from hybrid.protocol.authenticator import (
@@ -34,6 +43,7 @@ from hybrid.protocol.contact import ClientPayload
 from hybrid.protocol.ctap import PostHandshake
 from hybrid.protocol.eid import FIDO_UUID, Eid, trial_open
 from hybrid.protocol.frames import Frame, MessageType, Opener, Sealer
+from hybrid.protocol.habits import Habits
 from hybrid.protocol.qr import QrInvitation, Transport
 from hybrid.protocol.tunnel import Connect, New
 from tests.protocol.sides import (
@@ -397,6 +407,41 @@ def test_answers_have_their_time() -> None:
         assert machine.state is before
     with pytest.raises(LocalProtocolError):
         qr_phone().handshake_hash()
+
+
+# --- habits
+
+
+def test_a_phone_that_leaves_closes_and_hears_nothing_more() -> None:
+    client = Client(qr_phone(habits=Habits(unanswered=frozenset({0x12})))).arrive()
+    client.say(1, GET_ASSERTION)
+    client.machine.events()
+    client.machine.response(b"\x12")
+    assert client.machine.actions()[-1] == CloseChannel(Transport.WEBSOCKET)
+    assert client.machine.events() == [LeftUnanswered(0x02, 0x12), Closed()]
+    client.say(1, GET_ASSERTION)
+    assert (client.sent(), client.machine.events()) == ([], [])
+    expect(client.machine, State.CLOSED)
+
+
+def test_a_get_info_that_stays_without_an_answer_is_no_command() -> None:
+    client = Client(qr_phone(habits=Habits(answers_get_info=False))).arrive()
+    client.machine.events()
+    client.say(1, b"\x04")
+    assert (client.sent(), client.machine.events()) == ([], [RequestIgnored(0x04)])
+    expect(client.machine, State.SERVING)
+
+
+def test_revision_0_is_for_codes_that_say_nothing_of_links() -> None:
+    habits = Habits(once_revision_0=True, sends_update=True)
+    for said, revision in ((None, 0), (False, 1), (True, 1)):
+        client = Client(qr_phone(invitation(state_assisted=said), habits=habits))
+        client.machine.message(client.message_1)
+        _, greeting, *updates = client.sent()
+        assert (len(greeting) == 512 + 32 + 16, len(updates)) == (revision == 0, revision)
+        if revision == 0:
+            with pytest.raises(LocalProtocolError):
+                client.machine.send_update(None)
 
 
 # --- updates
