@@ -1,7 +1,7 @@
 """The FIDO hybrid transport for asyncio: use a phone's passkey, be the phone, or run both against each other.
 
-Importing this package loads no radio, socket or user-interface library and no event loop: the names that need one are
-loaded when they are first used.
+Importing this package loads no radio, socket, cryptography or user-interface library and no event loop: the names that
+need one are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -53,10 +53,6 @@ from hybrid.events import (
     Scanning,
     TunnelOpened,
 )
-from hybrid.invitation import Invitation, invite
-from hybrid.protocol.habits import Habits
-from hybrid.protocol.linking import Link
-from hybrid.protocol.qr import Hint, QrInvitation
 
 if TYPE_CHECKING:
     from hybrid.authenticator import PhoneTimeouts, Served, answer
@@ -69,10 +65,20 @@ if TYPE_CHECKING:
         get_assertion,
         make_credential,
     )
+    from hybrid.invitation import Invitation, invite
+    from hybrid.protocol.habits import Habits
+    from hybrid.protocol.linking import Link
+    from hybrid.protocol.qr import Hint, QrInvitation
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Habits": "hybrid.protocol.habits",
+    "Hint": "hybrid.protocol.qr",
+    "Invitation": "hybrid.invitation",
+    "Link": "hybrid.protocol.linking",
+    "QrInvitation": "hybrid.protocol.qr",
+    "invite": "hybrid.invitation",
     "ClientTimeouts": "hybrid.client",
     "Session": "hybrid.client",
     "connect": "hybrid.client",

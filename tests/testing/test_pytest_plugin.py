@@ -14,7 +14,17 @@ import pytest
 from hybrid.testing.browser import programs
 from hybrid.testing.browser.programs import MissingParts, find_programs
 
-RIG = ("PIL", "zxingcpp", "websockets", "dbus_fast", "bleak", "fido2", "tunnel_server", "hybrid.testing.browser")
+RIG = (
+    "PIL",
+    "zxingcpp",
+    "websockets",
+    "dbus_fast",
+    "bleak",
+    "fido2",
+    "cryptography",
+    "tunnel_server",
+    "hybrid.testing.browser",
+)
 
 
 def test_it_is_registered() -> None:

@@ -34,6 +34,7 @@ _FLAGS = (
     "--window-position=0,0",
     "--remote-debugging-port=0",
 )
+_SHARED_MEMORY = 1 << 29  # bytes; with less, pages crash
 # What would lead a browser to somebody's session, proxy or files.
 _PASSED_ON = ("PATH", "TZ", "LD_LIBRARY_PATH")
 
@@ -79,6 +80,15 @@ class Chromium:
     program: Program
 
 
+def _shared_memory() -> int:
+    """Bytes that are free for it; containers often have 64 MB."""
+    try:
+        told = os.statvfs("/dev/shm")  # noqa: S108 - only looked at
+    except OSError:
+        return 0
+    return told.f_bavail * told.f_frsize
+
+
 async def open_chromium(
     keeper: Keeper,
     program: str,
@@ -101,6 +111,8 @@ async def open_chromium(
     argv += [*_FLAGS, *LOG_FLAGS, f"--host-resolver-rules={','.join(rules)}"]
     if os.geteuid() == 0:
         argv.append("--no-sandbox")  # Chromium refuses to run as root with one
+    if _shared_memory() < _SHARED_MEMORY:
+        argv.append("--disable-dev-shm-usage")
     if dark:
         argv.append("--force-dark-mode")
     running = keeper.start("chromium", [*argv, *flags, "about:blank"], env)
