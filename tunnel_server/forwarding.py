@@ -64,7 +64,12 @@ class Forwarder:
         self._peers = peers or {}
         self._peer_context = peer_context
         self._proxy_protocol = proxy_protocol
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pipes: dict[_Pipe, asyncio.Task[None]] = {}
+
+    def farewell(self) -> None:
+        """This process ends: tell every client whose join was passed on, while it still can be told."""
+        for pipe in list(self._pipes):
+            pipe.farewell()
 
     def route(self, join: ForeignJoin) -> Taker | None:
         """Take a join over; None if nobody is known to own it, or if it was passed on before."""
@@ -94,24 +99,32 @@ class Forwarder:
         )
 
     def _start(self, join: ForeignJoin, dial: Dial, head: bytes) -> _Pipe:
-        pipe = _Pipe(join.stream, head)
-        task = asyncio.get_running_loop().create_task(pipe.connect(dial))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        pipe = _Pipe(join.stream, head, self._forget)
+        self._pipes[pipe] = asyncio.get_running_loop().create_task(pipe.connect(dial))
         return pipe
+
+    def _forget(self, pipe: _Pipe) -> None:
+        self._pipes.pop(pipe, None)
 
 
 class _Pipe(asyncio.Protocol):
     """One join that is passed on: a `Taker` for the client, an `asyncio.Protocol` for the owner."""
 
-    def __init__(self, client: Stream, head: bytes) -> None:
+    def __init__(self, client: Stream, head: bytes, forget: Callable[[_Pipe], None]) -> None:
         self._client = client
+        self._forget = forget
         self._owner: asyncio.Transport | None = None
         self._waiting = bytearray(head)  # for the owner, until it is connected
         self._answer = Answer()
         self._over = False  # the client's side ended, or got its last word
         self._client_ended = False
         client.pause_reading()
+
+    def farewell(self) -> None:
+        """Say that the relay stops, if nothing else was said."""
+        if not self._over and self._answer.open:
+            self._over = True
+            self._client.write(close_frame(Code.VANISHED))
 
     async def connect(self, dial: Dial) -> None:
         """Find the owner; without it the client gets the 404 of a tunnel that is not there."""
@@ -149,6 +162,7 @@ class _Pipe(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None = None) -> None:
         self._over = True
+        self._forget(self)
         if self._owner is not None:
             self._owner.close()
 

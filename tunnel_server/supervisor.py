@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 _START_TIME = 30.0  # s for a worker to be ready
 _ANSWER_TIME = 1.0  # s for figures
-_PULSE = 10.0  # s between two looks at a worker, and for its answer
+_PULSE = 5.0  # s between two looks at a worker, and for its answer
 _STOP_TIME = 3.0  # s from "stop" to SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # s before a worker that ended by itself is started anew
 _HEALTHY_AFTER = 10.0  # s after which a worker counts as having started well

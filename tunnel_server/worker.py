@@ -51,8 +51,11 @@ class Job:
 class Worker:
     """Does what the supervisor says, until all is over."""
 
-    def __init__(self, settings: Settings, single: Single, server: Server, out: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, settings: Settings, single: Single, server: Server, forwarder: Forwarder, out: asyncio.StreamWriter
+    ) -> None:
         self._settings = settings
+        self._forwarder = forwarder
         self._single = single
         self._server = server
         self._out = out
@@ -120,6 +123,7 @@ class Worker:
         self._over.set()
 
     def _stop(self) -> None:
+        self._forwarder.farewell()
         self._single.abort()
         self._over.set()
 
@@ -141,7 +145,7 @@ async def work(job: Job, settings: Settings) -> int:
     inside.bind(job.socket)
     public = [socket.socket(fileno=number) for number in job.public]
     async with relaying(settings, [*public, inside], routing_id, forwarder.route) as (single, server):
-        await Worker(settings, single, server, out).live(words)
+        await Worker(settings, single, server, forwarder, out).live(words)
     out.close()
     return 0
 
