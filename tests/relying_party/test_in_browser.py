@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -154,11 +155,11 @@ def test_the_panels_phone_reads_the_real_dialog(visit: Visit, hybrid_browser: Br
     panel.page.goto(visit.address + "/backstage")
     panel.scan(picture)
     panel.agree()
-    visit.keep_codes()
-    visit.wait_for("/account")
     panel.told("whispers 20 encrypted bytes")
     panel.told("The account is open")
-    panel.page.close()
+    panel.page.close()  # a tab that is behind another hears no mouse
+    visit.keep_codes()
+    visit.wait_for("/account")
 
 
 def test_the_simulated_laptop(visit: Visit) -> None:
@@ -218,6 +219,39 @@ def test_recovery_and_the_last_passkey(visit: Visit) -> None:
     visit.page.click('form[data-form="recover"] button')
     visit.wait_for("/account")
     assert "Add a passkey to go on" in visit.page.text(".notice")
+
+
+_LISTEN = """for (const what of ["UnknownCredential", "AllAcceptedCredentials", "CurrentUserDetails"]) {
+    const name = `signal${what}`;
+    PublicKeyCredential[name] = async (told) => sessionStorage.setItem(name, JSON.stringify(told));
+}
+window.confirm = () => true"""
+
+
+def test_the_browser_is_told_what_the_website_knows(visit: Visit) -> None:
+    def told(name: str) -> dict[str, Any]:
+        visit.page.wait_for(f"sessionStorage.getItem('{name}')")
+        return dict(visit.page.evaluate(f"JSON.parse(sessionStorage.getItem('{name}'))"))
+
+    visit.open("/join", "simulated")
+    visit.page.evaluate(_LISTEN)
+    visit.join("gil")
+    visit.page.click(".played .primary")
+    visit.agree()
+    visit.keep_codes()
+    visit.wait_for("/account")
+    (kept,) = told("signalAllAcceptedCredentials")["allAcceptedCredentialIds"]
+    assert told("signalCurrentUserDetails")["displayName"] == "gil"
+    visit.page.evaluate(_LISTEN)
+    visit.page.click('[data-do="remove"]')
+    visit.wait_for("/")
+    assert told("signalAllAcceptedCredentials")["allAcceptedCredentialIds"] == []
+    visit.page.evaluate(_LISTEN)
+    visit.page.click('[data-do="sign-in"]')
+    visit.page.click(".played .primary")
+    visit.agree()
+    assert "not known here" in visit.problem()
+    assert told("signalUnknownCredential") == {"rpId": "localhost", "credentialId": kept}
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
