@@ -95,13 +95,18 @@ def database_key(key_file: Path | None, *, password: bool, new: bool = False) ->
 
 
 def _new_key(key_file: bytes | None) -> DatabaseKey:
-    password = ask_secret(f"choose a password for the KeePass database ({_MIN_PASSWORD} characters or more): ")
+    key: DatabaseKey = kdbx_module().DatabaseKey(new_password("the KeePass database"), key_file)
+    return key
+
+
+def new_password(what: str) -> str:
+    """Ask for it twice. Raises `UsageProblem`."""
+    password = ask_secret(f"choose a password for {what} ({_MIN_PASSWORD} characters or more): ")
     if len(password) < _MIN_PASSWORD:
         raise UsageProblem("that password is too short", f"choose {_MIN_PASSWORD} characters or more")
     if ask_secret("the same password again: ") != password:
         raise UsageProblem("the two passwords are not the same", "start again")
-    key: DatabaseKey = kdbx_module().DatabaseKey(password, key_file)
-    return key
+    return password
 
 
 def ask_secret(question: str) -> str:

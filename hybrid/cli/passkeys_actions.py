@@ -38,7 +38,6 @@ WHY = {
     LeftOut.RP_ID: "its site is not the name of one",
     LeftOut.CREDENTIAL_ID: "its id cannot be read",
     LeftOut.USER_HANDLE: "its user handle cannot be read, or is missing",
-    LeftOut.USER_NAME: "it has no user name, which is needed there",
     LeftOut.KEY: "its key cannot be read",
     LeftOut.KEY_KIND: "its key is of a kind that is not known there",
     LeftOut.PUBLIC_KEY: "its key does not belong to its public key",

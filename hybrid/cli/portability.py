@@ -26,7 +26,7 @@ _with_password = click.option("--with-password", is_flag=True, help="FILE has a 
 @_file
 @click.argument("wanted", nargs=-1, metavar="PASSKEY...")
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="What to write (as FILE ends, else kdbx).")
-@click.option("--clear-text", is_flag=True, help="Write a file that is not encrypted; kdbx is.")
+@click.option("--clear-text", is_flag=True, help="Write a file that is not encrypted.")
 @click.option("--update", is_flag=True, help="FILE is there: add to it, keep all that is in it.")
 @click.option("--overwrite", is_flag=True, help="FILE may be there: write it anew.")
 @click.option("--yes", is_flag=True, help="Do not ask; the PIN of a vault is asked for all the same.")
@@ -52,9 +52,9 @@ def export(
 ) -> int:
     """Write passkeys to FILE for another password manager; all of them, or those that are named.
 
-    kdbx is a KeePass database, encrypted, for KeePassXC, Strongbox, KeePassDX and others. cxf is the
-    Credential Exchange Format 1.0, bitwarden the JSON of that program, passkey one passkey for KeePassXC:
-    these three are not encrypted.
+    kdbx is a KeePass database for KeePassXC, Strongbox, KeePassDX and others, bitwarden the JSON of that
+    program, protected by a password: these two are encrypted. cxf is the Credential Exchange Format 1.0, passkey
+    one passkey for KeePassXC: these two are not, so they want --clear-text.
 
     The passkeys stay in the vault. What the format has no place for is named. A vault that opens without a
     passphrase asks for its PIN first, or whether you mean it.
@@ -110,7 +110,8 @@ def import_(
 ) -> int:
     """Take the passkeys in FILE into the vault. None that is there is changed or replaced.
 
-    What cannot be used is left out, and named with the reason. Delete FILE afterwards if it is not encrypted.
+    What cannot be used is left out, and named with the reason. Exports of Bitwarden may be protected by a password.
+    Delete FILE afterwards if it is not encrypted.
     """
     from hybrid.cli import portability_actions as actions
 

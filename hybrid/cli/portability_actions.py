@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybrid.cli.database import database_key, kdbx_module, open_chosen_store
+from hybrid.cli.database import ask_secret, database_key, kdbx_module, new_password, open_chosen_store
 from hybrid.cli.messages import EXIT_DECLINED, UsageProblem
 from hybrid.cli.passkeys_actions import WHY, find
 from hybrid.cli.terminal import Screen
@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # it loads a library that is not always here
 
 KDBX = "kdbx"
 _KDBX_MAGIC = b"\x03\xd9\xa2\x9a"
+_QUESTION = "password of this export: "
 _ENDINGS = {".kdbx": KDBX, ".passkey": keepassxc_file.FORMAT, ".cxf": cxf.FORMAT}
 
 
@@ -113,7 +114,7 @@ def export(options: ExportOptions) -> int:
             raise PortabilityError(
                 f"{options.file} was changed by another program meanwhile", PortabilityProblem.ACCESS
             )
-        event = PasskeysExported(report.carried, name, encrypted=name == KDBX)
+        event = PasskeysExported(report.carried, name, encrypted=name == KDBX or not options.clear_text)
         _audit(vault, "export", options.file, report, chosen, encrypted=event.encrypted)
         options.screen.on_event(event)
         write_private(options.file, data, overwrite=options.update or options.overwrite)
@@ -140,8 +141,12 @@ def _is_allowed(options: ExportOptions, vault: Vault | KdbxStore, number: int) -
     return options.yes or not number or ask_yes(f"write {what} to {options.file}? [y/N] ")
 
 
+def _export_password(*, new: bool) -> str:
+    return new_password("this export") if new else ask_secret(_QUESTION)
+
+
 def _check_export(options: ExportOptions, name: str) -> None:
-    if name != KDBX and not options.clear_text:
+    if name not in (KDBX, bitwarden.FORMAT) and not options.clear_text:
         raise PortabilityError(f"a {name} file is not encrypted", PortabilityProblem.CLEAR_TEXT)
     if name != KDBX and (options.key_file is not None or options.with_password):
         raise UsageProblem("a key file is for KeePass databases", "leave out --key-file, or choose --format kdbx")
@@ -149,6 +154,14 @@ def _check_export(options: ExportOptions, name: str) -> None:
         raise UsageProblem("this cannot be updated", "--update takes a kdbx, cxf or bitwarden file, and no --overwrite")
     if options.update and not options.file.exists():
         raise UsageProblem(f"there is no {options.file} to update", "leave out --update")
+    if (
+        options.update
+        and name == bitwarden.FORMAT
+        and bitwarden.is_protected(read_file(options.file)) is options.clear_text
+    ):
+        if options.clear_text:
+            raise UsageProblem(f"{options.file} is encrypted, and stays so", "leave out --clear-text")
+        raise PortabilityError(f"{options.file} is not encrypted", PortabilityProblem.CLEAR_TEXT)
     if not options.update and not options.overwrite and os.path.lexists(options.file):
         raise PortabilityError(f"{options.file} is there already", PortabilityProblem.EXISTS)
 
@@ -161,7 +174,8 @@ def _exported(
         case cxf.FORMAT:
             exported = cxf.write_cxf(chosen, now=int(time.time()), random=secrets.token_bytes, into=into)
         case bitwarden.FORMAT:
-            exported = bitwarden.write_bitwarden(chosen, random=secrets.token_bytes, into=into)
+            password = None if options.clear_text else _export_password(new=into is None)
+            exported = bitwarden.write_bitwarden(chosen, random=secrets.token_bytes, into=into, password=password)
         case keepassxc_file.FORMAT:
             exported = keepassxc_file.write_passkey_file(chosen[0])
         case _:
@@ -178,19 +192,20 @@ def import_(options: ImportOptions) -> int:
     data = read_file(options.file)
     imported = _read(options, data, options.format or _found_format(data))
     name = imported.report.format
+    encrypted = name == KDBX or (name == bitwarden.FORMAT and bitwarden.is_protected(data))
     if options.dry_run:
         report = import_into(MemoryStore(), imported)
     else:
         with open_chosen_store(options.vault, options.vault_key, options.screen, make=True) as vault:
             report = import_into(vault, imported)
-            _audit(vault, "import", options.file, report, imported.credentials, encrypted=name == KDBX)
+            _audit(vault, "import", options.file, report, imported.credentials, encrypted=encrypted)
         options.screen.on_event(PasskeysImported(report.carried, name))
     _print_report(options.as_json, report, options.file)
     if not report.carried and any(f.what is not LeftOut.ALREADY_THERE for f in report.left_out):
         raise PortabilityError("no passkey of this file can be used", PortabilityProblem.MALFORMED)
     if not report.carried and not report.findings:
         raise PortabilityError("there is no passkey in this file", PortabilityProblem.NOTHING)
-    if name != KDBX and not options.dry_run:
+    if not encrypted and not options.dry_run:
         options.screen.warn(f"{options.file} is not encrypted: delete it if you need it no more")
     return 0
 
@@ -205,12 +220,10 @@ def _read(options: ImportOptions, data: bytes, name: str) -> Imported:
             return read
         bound = [replace(one, backup_eligible=False, backed_up=False) for one in read.credentials]
         return Imported(tuple(bound), read.report)
-    readers = {
-        cxf.FORMAT: cxf.read_cxf,
-        bitwarden.FORMAT: bitwarden.read_bitwarden,
-        keepassxc_file.FORMAT: keepassxc_file.read_passkey_file,
-    }
-    return readers[name](data, now=now, synced=options.synced)
+    if name == bitwarden.FORMAT:
+        return bitwarden.read_bitwarden(data, now=now, synced=options.synced, password=lambda: ask_secret(_QUESTION))
+    reader = cxf.read_cxf if name == cxf.FORMAT else keepassxc_file.read_passkey_file
+    return reader(data, now=now, synced=options.synced)
 
 
 def _found_format(data: bytes) -> str:

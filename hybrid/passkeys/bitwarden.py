@@ -1,7 +1,8 @@
-"""Bitwarden's unencrypted JSON export: passkeys are in ``login.fido2Credentials`` of its items.
+"""Bitwarden's JSON export: passkeys are in ``login.fido2Credentials`` of its items.
 
 Everything else in an export that is written anew stays as it was. Only ES256 keys are known to be taken by Bitwarden,
-so others are left out. Encrypted exports of Bitwarden are not read.
+so others are left out. What a password protects is opened by `bitwarden_sealed`; an export that is encrypted for the
+account it came from is not read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from hybrid.errors import PortabilityError, PortabilityProblem
+from hybrid.passkeys.bitwarden_sealed import is_sealed, seal, unseal
 from hybrid.passkeys.portability import (
     ES256,
     Exported,
@@ -46,24 +48,34 @@ Json = dict[str, Any]
 Random = Callable[[int], bytes]
 
 
-def read_bitwarden(data: bytes, *, now: int, synced: bool = True) -> Imported:
+def read_bitwarden(
+    data: bytes, *, now: int, synced: bool = True, password: Callable[[], str] | None = None
+) -> Imported:
     """Passkeys of an export. `synced`: what BE and BS become, which the format does not carry.
 
+    `password`: asked for that of a password protected export.
+
     Raises:
-        PortabilityError: not such an export, or an encrypted one.
+        PortabilityError: not such an export, an encrypted one, or the password is wrong.
     """
     report = Report(FORMAT)
-    document = _document(data)
+    document = _document(data, password)
     return take(_passkeys(document, report, now, synced), report)
 
 
-def write_bitwarden(credentials: Iterable[Credential], *, random: Random, into: bytes | None = None) -> Exported:
+def write_bitwarden(
+    credentials: Iterable[Credential], *, random: Random, into: bytes | None = None, password: str | None = None
+) -> Exported:
     """Write an export, or `into` anew: there, passkeys with the same id are brought up to date, others stay.
 
-    Raises `PortabilityError`.
+    `password`: protects what is written, and opens `into`. Raises `PortabilityError`.
     """
     report = Report(FORMAT)
-    document = _document(into) if into is not None else {"encrypted": False, "folders": [], "items": []}
+    document = (
+        _document(into, None if password is None else lambda: password)
+        if into is not None
+        else {"encrypted": False, "folders": [], "items": []}
+    )
     places = {_id_of(passkey): passkey for item in _items(document) for passkey in _fido2_credentials(item)}
     report.others = sum(1 for item in _items(document) if not _fido2_credentials(item))
     for credential in offered(credentials, report):
@@ -80,16 +92,29 @@ def write_bitwarden(credentials: Iterable[Credential], *, random: Random, into: 
             _items(document).append(_item(credential, members, random))
         report.lost(credential, losses)
         report.moved.append(credential.credential_id)
-    return Exported(write_json(document), report)
+    written = write_json(document)
+    return Exported(written if password is None else seal(written, password, random), report)
+
+
+def is_protected(data: bytes) -> bool:
+    """Whether this is an export that a password opens. Raises `PortabilityError`."""
+    return is_sealed(read_json(data))
 
 
 # --- the document ----------------------------------------------------------------------------------------------------
 
 
-def _document(data: bytes) -> Json:
+def _document(data: bytes, password: Callable[[], str] | None) -> Json:
     document = read_json(data)
-    if document.get("encrypted") is True:
+    if is_sealed(document) and password is not None:
+        document = read_json(unseal(document, password()))
+    if is_sealed(document):
         raise PortabilityError("this export of Bitwarden is encrypted", PortabilityProblem.ENCRYPTED)
+    if document.get("encrypted") is True:
+        raise PortabilityError(
+            "this export of Bitwarden opens in the account that it came from, and nowhere else",
+            PortabilityProblem.ENCRYPTED,
+        )
     items = document.get("items")
     if document.get("encrypted") is not False or not isinstance(items, list):
         raise PortabilityError("the file is not an export of Bitwarden", PortabilityProblem.FORMAT)

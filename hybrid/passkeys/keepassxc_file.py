@@ -1,7 +1,7 @@
 """KeePassXC's ``.passkey`` file: one passkey as a JSON object of six texts, in clear.
 
-Members as KeePassXC 2.7 writes and wants them: relyingParty, url, username, credentialId, userHandle (both base64url)
-and privateKey (PEM). Databases of KeePassXC are in `hybrid.passkeys.kdbx`.
+Members as KeePassXC 2.7 writes and wants them, some of which may be empty: relyingParty, url, username, credentialId,
+userHandle (both base64url) and privateKey (PEM). Databases of KeePassXC are in `hybrid.passkeys.kdbx`.
 """
 
 from __future__ import annotations
@@ -54,10 +54,6 @@ def write_passkey_file(credential: Credential) -> Exported:
     for passkey in offered([credential], report):
         try:
             losses = losses_of(passkey, carried=())
-            if not passkey.user_name:  # KeePassXC takes no file without one
-                raise UnusablePasskey(LeftOut.USER_NAME)
-            if not passkey.user_id:
-                raise UnusablePasskey(LeftOut.USER_HANDLE)
         except UnusablePasskey as unusable:
             report.leave_out(passkey.rp_id, passkey.user_name, unusable.why)
             continue

@@ -94,7 +94,6 @@ class LeftOut(StrEnum):
     RP_ID = "rp-id"
     CREDENTIAL_ID = "credential-id"
     USER_HANDLE = "user-handle"
-    USER_NAME = "user-name"
     KEY = "key"
     KEY_KIND = "key-kind"
     PUBLIC_KEY = "public-key"

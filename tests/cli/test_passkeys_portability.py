@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from hybrid.cli.main import run
-from hybrid.passkeys import cxf
-from hybrid.passkeys.bitwarden import write_bitwarden
+from hybrid.passkeys import bitwarden_sealed, cxf
+from hybrid.passkeys.bitwarden import read_bitwarden, write_bitwarden
 from hybrid.passkeys.cxf import read_cxf, write_cxf
 from hybrid.passkeys.keepassxc_file import write_passkey_file
 from hybrid.passkeys.portability import Exported, pem_of
@@ -61,7 +61,7 @@ def audit(vault: Path) -> list[dict[str, Any]]:
 
 def test_a_clear_text_export_wants_consent(vault: Path, tmp_path: Path, capsys: Capture) -> None:
     hold(vault, plain())
-    for name in ("cxf", "bitwarden", "passkey"):
+    for name in ("cxf", "passkey"):
         out = tmp_path / f"out.{name}"
         command(vault, "export", out, "--format", name, expect=2)
         assert not out.exists()
@@ -197,6 +197,61 @@ def test_a_vault_is_not_written_over_by_its_own_export(vault: Path, capsys: Capt
         command(vault, "export", out, "--clear-text", "--format", "cxf", "--overwrite", expect=2)
         assert "is where the passkeys are" in capsys.readouterr().err
     assert vault.read_bytes() == before
+
+
+# --- an export of Bitwarden that is protected ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bitwarden_sealed, "_OURS", {"kdfType": 0, "kdfIterations": 2})
+
+
+QUESTION = "password of this export: "
+
+
+@pytest.mark.usefixtures("cheap")
+def test_without_clear_text_bitwarden_gets_a_password(
+    vault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    hold(vault, plain())
+    out = tmp_path / "out.json"
+    asked = answers(monkeypatch, "a long word", "a long word")
+    command(vault, "export", out, "--format", "bitwarden")
+    assert asked == ["choose a password for this export (8 characters or more): ", "the same password again: "]
+    assert (stat.S_IMODE(out.stat().st_mode), audit(vault)[0]["encrypted"]) == (0o600, True)
+    assert "not encrypted: whoever reads it" not in capsys.readouterr().err
+
+    other = tmp_path / "other.vault"
+    open_vault(other)
+    asked = answers(monkeypatch, "a long word")
+    command(other, "import", out)
+    assert (asked, len(held(other)), audit(other)[0]["encrypted"]) == ([QUESTION], 1, True)
+    assert "not encrypted: delete it" not in capsys.readouterr().err
+    answers(monkeypatch, "a wrong word")
+    command(other, "import", out, expect=2)
+    assert "the password is wrong" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("cheap")
+def test_an_update_leaves_a_protected_export_protected_and_a_clear_one_clear(
+    vault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    hold(vault, plain(number=2))
+    out = tmp_path / "out.json"
+    out.write_bytes(write_bitwarden([plain()], random=counting_random(), password="a long word").data)
+    before = out.read_bytes()
+    command(vault, "export", out, "--format", "bitwarden", "--update", "--clear-text", expect=2)
+    assert "is encrypted, and stays so" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    asked = answers(monkeypatch, "a long word")
+    command(vault, "export", out, "--format", "bitwarden", "--update")
+    assert asked == [QUESTION]
+    taken = read_bitwarden(out.read_bytes(), now=NOW, password=lambda: "a long word").credentials
+    assert [one.user_id for one in taken] == [b"user-1", b"user-2"]
+    out.write_bytes(write_bitwarden([plain()], random=counting_random()).data)
+    command(vault, "export", out, "--format", "bitwarden", "--update", expect=2)
+    assert "is not encrypted" in capsys.readouterr().err
 
 
 # --- who may do it ---------------------------------------------------------------------------------------------------

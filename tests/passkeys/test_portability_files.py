@@ -106,19 +106,20 @@ def test_other_keys_go_through_a_passkey_file(kind: str) -> None:
     assert (taken.algorithm, taken.private_key) == (plain(kind).algorithm, plain(kind).private_key)
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"user_name": ""}, LeftOut.USER_NAME),
-        ({"user_id": b"", "discoverable": False}, LeftOut.USER_HANDLE),
-        ({"state": CredentialState.HIDDEN}, LeftOut.STATE),
-    ],
-    ids=str,
-)
-def test_what_keepassxc_would_refuse_is_not_written(changes: dict[str, Any], why: LeftOut) -> None:
-    exported = write_passkey_file(plain(**changes))
+def test_a_passkey_without_names_goes_through_a_passkey_file() -> None:
+    """KeePassXC wants the members to be there since 2.7.7, not to be filled."""
+    given = plain(user_name="", user_id=b"", discoverable=False)
+    exported = write_passkey_file(given)
+    members = json.loads(exported.data)
+    assert (members["username"], members["userHandle"], exported.report.carried) == ("", "", 1)
+    imported = read_passkey_file(exported.data, now=NOW)
+    assert [finding.what for finding in imported.report.findings] == [LeftOut.USER_HANDLE]
+
+
+def test_what_is_hidden_is_not_written() -> None:
+    exported = write_passkey_file(plain(state=CredentialState.HIDDEN))
     assert (exported.data, exported.report.carried) == (b"", 0)
-    assert [finding.what for finding in exported.report.findings] == [why]
+    assert [finding.what for finding in exported.report.findings] == [LeftOut.STATE]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ complete -c hybrid -n '__fish_seen_subcommand_from info' -l timeout-greeting -x 
 complete -c hybrid -n '__fish_seen_subcommand_from info' -l timeout-user -x -d 'Time for the person at the phone (120)'
 complete -c hybrid -n '__fish_seen_subcommand_from info' -l json-events -d 'One JSON object a line on stderr, for programs'
 complete -c hybrid -n '__fish_seen_subcommand_from info' -s h -l help -d 'Show this message and exit'
-complete -c hybrid -n '__fish_seen_subcommand_from passkeys' -l clear-text -d 'Write a file that is not encrypted; kdbx is'
+complete -c hybrid -n '__fish_seen_subcommand_from passkeys' -l clear-text -d 'Write a file that is not encrypted'
 complete -c hybrid -n '__fish_seen_subcommand_from passkeys' -l update -d 'FILE is there: add to it, keep all that is in it'
 complete -c hybrid -n '__fish_seen_subcommand_from passkeys' -l overwrite -d 'FILE may be there: write it anew'
 complete -c hybrid -n '__fish_seen_subcommand_from passkeys' -l format -x -a 'kdbx cxf bitwarden passkey' -d 'What to write (as FILE ends, else kdbx)'
