@@ -247,6 +247,7 @@ class VaultProblem(StrEnum):
     KEY = "key"
     KEY_FILE = "key-file"
     KEYRING = "keyring"
+    KDF = "kdf"
     LOST = "lost"
     PASSKEYS = "passkeys"
     CORRUPT = "corrupt"

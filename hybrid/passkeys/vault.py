@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Self
 
 import platformdirs
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from hybrid import cbor
 from hybrid.errors import VaultError, VaultProblem
 from hybrid.passkeys import vault_disk as disk
 from hybrid.passkeys import vault_file as file
 from hybrid.passkeys.store import Credential, CredentialState
-from hybrid.passkeys.vault_file import KdfCost, KeyKind, Record, SecretBytes, UnreadableFile
+from hybrid.passkeys.vault_file import Cost, KeyKind, Record, SecretBytes, UnreadableFile, usual_cost
 from hybrid.passkeys.vault_keys import NoKey, VaultKey
 from hybrid.passkeys.vault_record import PASSKEY, changed, to_credential, to_record
 
@@ -111,7 +112,7 @@ class Vault:
 
     synced = False
 
-    def __init__(self, path: Path, key: VaultKey, cost: KdfCost) -> None:
+    def __init__(self, path: Path, key: VaultKey, cost: Cost) -> None:
         self._path = path
         self._kind = key.kind
         self._cost = cost
@@ -267,7 +268,7 @@ class Vault:
             if records != before:
                 self._store(contents, _edited(contents.entries, chosen, before, copies, records))
 
-    def change_key(self, key: VaultKey, cost: KdfCost | None = None) -> None:
+    def change_key(self, key: VaultKey, cost: Cost | None = None) -> None:
         """Let another key open the vault from now on, and ``NAME.previous`` with it. Raises `VaultError`.
 
         The data key stays, unless the vault was not encrypted. Whoever had the old key and an old copy has it still.
@@ -385,6 +386,8 @@ class Vault:
                 raise UnreadableFile
             try:
                 self._data_key = file.unwrap_key(head, secret)
+            except UnsupportedAlgorithm:
+                raise VaultError("this machine lacks Argon2id, which the vault needs", VaultProblem.KDF) from None
             finally:
                 secret.wipe()
         self._vault_id = head.vault_id
@@ -392,7 +395,7 @@ class Vault:
         self._load()
 
 
-def open_vault(path: Path | None = None, key: VaultKey | None = None, *, cost: KdfCost | None = None) -> Vault:
+def open_vault(path: Path | None = None, key: VaultKey | None = None, *, cost: Cost | None = None) -> Vault:
     """Open the vault at `path` (default: the user's data folder) and make it if it is not there.
 
     `key`: what opens it; by default nothing, so that a vault made here is not encrypted. `cost`: of a vault made here.
@@ -404,7 +407,7 @@ def open_vault(path: Path | None = None, key: VaultKey | None = None, *, cost: K
     path = _real(path)
     with disk.access_problems(path):
         disk.make_folders(path.parent)
-    vault = Vault(path, key or NoKey(), cost or KdfCost())
+    vault = Vault(path, key or NoKey(), cost or usual_cost())
     try:
         if not os.path.lexists(path):
             with disk.locked(path):
@@ -445,7 +448,7 @@ def _read_head(path: Path) -> file.Head:
         return file.parse_head(os.pread(descriptor, file.MAX_HEADER, 0))
 
 
-def _wrapped(members: file.Members, key: VaultKey, data_key: SecretBytes | None, cost: KdfCost) -> file.Members:
+def _wrapped(members: file.Members, key: VaultKey, data_key: SecretBytes | None, cost: Cost) -> file.Members:
     secret = None if data_key is None else key.make_secret(file.id_in(members))
     try:
         return file.with_key(members, key.kind, secret, data_key, cost, secrets.token_bytes)

@@ -8,8 +8,8 @@ The header is a CBOR map (1: kind of key, 2: id of the vault, 3: generation, 4: 
 6: nonce and wrapped data key, 7: nonce of the body). The body is a CBOR map (2: list of records, each the bytes of a
 CBOR map with text keys and a "kind"), encrypted with AES-256-GCM under the data key; everything before it is
 associated data. The data key is random and wrapped, with AES-256-GCM as well, by what Argon2id (RFC 9106) makes of the
-secret that opens the vault. With the kind "none" members 4 to 7 are absent, the body is in clear and a SHA-256 of all
-that precedes ends the file.
+secret that opens the vault, or scrypt (RFC 7914) where that is all there is. With the kind "none" members 4 to 7 are
+absent, the body is in clear and a SHA-256 of all that precedes ends the file.
 
 Version 1 (release 0.1) knew the kind "none" only; its records are maps inside the body. It is read, never written.
 
@@ -26,9 +26,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from hybrid import cbor
 from hybrid.errors import RemoteProtocolError, VaultError, VaultProblem
@@ -48,7 +49,7 @@ _MAX_GENERATION = (1 << 63) - 1
 _RECORDS = 2  # member of the body
 _BODY_DEPTH = 3
 _RECORD_DEPTH = 16
-_ARGON2ID = "argon2id"
+_ARGON2ID, _SCRYPT = "argon2id", "scrypt"
 
 Random = Callable[[int], bytes]
 Record = dict[str, Any]
@@ -117,6 +118,62 @@ class KdfCost:
             and 8 * self.lanes <= self.memory_kib <= 1 << 19  # 512 MiB
             and self.memory_kib * self.iterations <= 1 << 21  # some seconds
         )
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """As in the header."""
+        return {
+            "name": _ARGON2ID, "memory_kib": self.memory_kib, "iterations": self.iterations, "lanes": self.lanes,
+        }  # fmt: skip
+
+    def derive(self, secret: bytes, salt: bytes) -> bytes:
+        """32 bytes. Raises `UnsupportedAlgorithm` with an OpenSSL before 3.2."""
+        kdf = Argon2id(
+            salt=salt, length=_KEY_SIZE, iterations=self.iterations, lanes=self.lanes, memory_cost=self.memory_kib
+        )
+        return kdf.derive(secret)
+
+
+@dataclass(frozen=True, slots=True)
+class ScryptCost:
+    """Parameters of scrypt, which every OpenSSL knows: 128 MiB and the time that Argon2id takes with its defaults."""
+
+    log2_n: int = 17
+    r: int = 8
+    p: int = 1
+
+    @property
+    def absurd(self) -> bool:
+        """As `KdfCost.absurd`."""
+        return not (
+            1 <= self.r <= 32
+            and 1 <= self.log2_n <= 22
+            and self.log2_n < 16 * self.r  # RFC 7914 §6
+            and 1 <= self.p <= 16
+            and self.r << self.log2_n <= 1 << 22  # 512 MiB
+            and self.p * self.r << self.log2_n <= 1 << 23  # some seconds
+        )
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """As in the header."""
+        return {"name": _SCRYPT, "log2_n": self.log2_n, "r": self.r, "p": self.p}
+
+    def derive(self, secret: bytes, salt: bytes) -> bytes:
+        """32 bytes."""
+        return Scrypt(salt=salt, length=_KEY_SIZE, n=1 << self.log2_n, r=self.r, p=self.p).derive(secret)
+
+
+Cost = KdfCost | ScryptCost
+
+
+def usual_cost() -> Cost:
+    """That of a new vault: Argon2id, or scrypt with an OpenSSL that does not know it."""
+    try:
+        KdfCost(8, 1, 1).derive(b"", bytes(_SALT_SIZE))
+    except UnsupportedAlgorithm:
+        return ScryptCost()
+    return KdfCost()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -221,10 +278,13 @@ def _is_bytes(value: Any, size: int) -> bool:
     return type(value) is bytes and len(value) == size
 
 
-def _cost(members: Members) -> KdfCost:
+def _cost(members: Members) -> Cost:
+    cost: Cost
     match members.get(_Member.KDF):
         case {"name": "argon2id", "memory_kib": int(memory), "iterations": int(iterations), "lanes": int(lanes)}:
             cost = KdfCost(memory, iterations, lanes)
+        case {"name": "scrypt", "log2_n": int(log2_n), "r": int(r), "p": int(p)}:
+            cost = ScryptCost(log2_n, r, p)
         case _:
             raise UnreadableFile
     if cost.absurd:
@@ -233,22 +293,14 @@ def _cost(members: Members) -> KdfCost:
 
 
 def unwrap_key(head: Head, secret: SecretBytes) -> SecretBytes:
-    """The data key of an encrypted vault. Raises `UnreadableFile`."""
-    cost = _cost(head.members)
+    """The data key of an encrypted vault. Raises `UnreadableFile`, `UnsupportedAlgorithm` as `KdfCost.derive`."""
     wrapped: bytes = head.members[_Member.WRAPPED_KEY]
-    wrapping_key = _derive(secret, head.members[_Member.SALT], cost)
+    wrapping_key = _cost(head.members).derive(bytes(secret.value), head.members[_Member.SALT])
     try:
         data_key = AESGCM(wrapping_key).decrypt(wrapped[:_NONCE_SIZE], wrapped[_NONCE_SIZE:], _wrap_data(head.members))
     except InvalidTag:
         raise UnreadableFile from None
     return SecretBytes(data_key)
-
-
-def _derive(secret: SecretBytes, salt: bytes, cost: KdfCost) -> bytes:
-    kdf = Argon2id(
-        salt=salt, length=_KEY_SIZE, iterations=cost.iterations, lanes=cost.lanes, memory_cost=cost.memory_kib
-    )
-    return kdf.derive(bytes(secret.value))
 
 
 def _wrap_data(members: Members) -> bytes:
@@ -337,7 +389,7 @@ def new_data_key(random: Random) -> SecretBytes:
 
 
 def with_key(
-    members: Members, kind: KeyKind, secret: SecretBytes | None, data_key: SecretBytes | None, cost: KdfCost,
+    members: Members, kind: KeyKind, secret: SecretBytes | None, data_key: SecretBytes | None, cost: Cost,
     random: Random,
 ) -> Members:  # fmt: skip
     """The header with its data key wrapped by another secret; the vault's id stays. None for the kind "none"."""
@@ -346,12 +398,10 @@ def with_key(
     changed[_Member.KIND] = kind.value
     if secret is None or data_key is None:
         return changed
-    changed[_Member.KDF] = {
-        "name": _ARGON2ID, "memory_kib": cost.memory_kib, "iterations": cost.iterations, "lanes": cost.lanes,
-    }  # fmt: skip
+    changed[_Member.KDF] = cost.members
     changed[_Member.SALT] = random(_SALT_SIZE)
     nonce = random(_NONCE_SIZE)
-    wrapping_key = _derive(secret, changed[_Member.SALT], cost)
+    wrapping_key = cost.derive(bytes(secret.value), changed[_Member.SALT])
     changed[_Member.WRAPPED_KEY] = nonce + AESGCM(wrapping_key).encrypt(
         nonce, bytes(data_key.value), _wrap_data(changed)
     )
