@@ -1,1 +1,1 @@
-"""For people who test: a virtual BlueZ, and peers that misbehave."""
+"""For people who test: a virtual BlueZ, a real browser, and peers that misbehave."""

@@ -73,3 +73,10 @@ def test_a_fixture_names_what_is_missing(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert 'pip install "fido-hybrid[browser]"' in done.stdout
+
+
+@pytest.mark.parametrize("path", ["docs/browser.md", "examples/cross_device/github-actions.yml", "scripts/setup"])
+def test_every_package_is_named_where_people_install_them(path: str) -> None:
+    text = (Path(__file__).parents[2] / path).read_text()
+    for package in (*programs.PROGRAMS.values(), programs.FONT_PACKAGE):
+        assert package in text
