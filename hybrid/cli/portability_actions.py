@@ -24,6 +24,7 @@ from hybrid.cli.vault_keys import ask_pin, ask_yes
 from hybrid.errors import PortabilityError, PortabilityProblem
 from hybrid.events import PasskeysExported, PasskeysImported
 from hybrid.passkeys import bitwarden, cxf, keepassxc_file
+from hybrid.passkeys.archive import unpacked
 from hybrid.passkeys.consent import harmless, shown_rp_id
 from hybrid.passkeys.portability import (
     Exported,
@@ -189,7 +190,7 @@ def _exported(
 
 def import_(options: ImportOptions) -> int:
     """Read the file first, then open the vault: a wrong file asks nobody for a passphrase."""
-    data = read_file(options.file)
+    data = unpacked(read_file(options.file))
     imported = _read(options, data, options.format or _found_format(data))
     name = imported.report.format
     encrypted = name == KDBX or (name == bitwarden.FORMAT and bitwarden.is_protected(data))

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -79,13 +80,22 @@ def _keys(document: Json, password: str) -> tuple[bytes, bytes]:
             if memory > _MAX_MEMORY or memory * rounds > _MAX_MEMORY_TIMES_ROUNDS or lanes > _MAX_LANES:
                 raise _absurd()
             digest = hashlib.sha256(salt.encode()).digest()
-            kdf = Argon2id(salt=digest, length=_KEY_SIZE, iterations=rounds, lanes=lanes, memory_cost=memory << 10)
-            key = kdf.derive(password.encode())
+            key = _argon2id(password.encode(), digest, rounds, memory << 10, lanes)
         case 0:
             raise _absurd()
         case _:
             raise malformed("the encrypted export has no proper key derivation")
     return _stretched(key, b"enc"), _stretched(key, b"mac")
+
+
+def _argon2id(password: bytes, salt: bytes, rounds: int, memory_kib: int, lanes: int) -> bytes:
+    try:
+        kdf = Argon2id(salt=salt, length=_KEY_SIZE, iterations=rounds, lanes=lanes, memory_cost=memory_kib)
+    except UnsupportedAlgorithm:  # OpenSSL before 3.2
+        raise PortabilityError(
+            "this machine lacks Argon2id, which the export needs", PortabilityProblem.VERSION
+        ) from None
+    return kdf.derive(password)
 
 
 def _stretched(key: bytes, info: bytes) -> bytes:

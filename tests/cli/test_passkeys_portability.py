@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -369,6 +370,14 @@ def test_a_second_import_changes_nothing(vault: Path, tmp_path: Path, capsys: Ca
     command(vault, "import", out)
     assert held(vault) == before
     assert "it is in the vault already" in capsys.readouterr().out
+
+
+def test_an_export_in_an_archive_is_taken(vault: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as made:
+        made.writestr("data.json", write_bitwarden([plain()], random=counting_random()).data)
+        made.writestr("attachments/1/x.png", b"x")
+    command(vault, "import", tmp_path / "in.zip")
+    assert [one.user_id for one in held(vault)] == [b"user-1"]
 
 
 def test_a_dry_run_opens_no_vault(tmp_path: Path, capsys: Capture) -> None:
