@@ -15,7 +15,17 @@ from hybrid.protocol.tunnel import Connect
 from tunnel_server import http_head
 from tunnel_server.client_address import BadForwardedFor, BadProxyHeader, read_forwarded_for, read_proxy_header
 from tunnel_server.foreign import ForeignJoin, Taker
-from tunnel_server.frames import Closing, Code, FrameReader, Message, Ping, Violation, close_frame, whole_message
+from tunnel_server.frames import (
+    Closing,
+    Code,
+    FrameReader,
+    Message,
+    Ping,
+    Violation,
+    close_frame,
+    whole_close,
+    whole_message,
+)
 from tunnel_server.http_head import Refusal, Request, find_end, read_head
 from tunnel_server.masking import unmask
 from tunnel_server.tls import Tls, TlsFailed
@@ -114,6 +124,11 @@ class Connection(asyncio.Protocol):
                     server.connections[peer].send(frame)
                 else:
                     server.apply(server.relay.message(self._number, size, frame, server.now()))
+                return
+        if self._reader is None and (self._stage is _FRAMES or self._stage is _CLOSING):
+            answer = whole_close(data, unmask)
+            if answer is not None:
+                self._take_close(answer)
                 return
         self._read(data)
 
@@ -362,10 +377,7 @@ class Connection(asyncio.Protocol):
                     if self._stalled:  # a side that pings and never reads would fill our buffer with pongs
                         self._transport.pause_reading()
                 case Closing(answer):
-                    if self._stage is _FRAMES:
-                        self.send(answer)
-                    server.apply(relay.left(number, server.now()))
-                    self.close()
+                    self._take_close(answer)
                 case Violation(code):
                     logger.debug("a side of a tunnel broke the rules: %d", code)
                     server.apply(relay.broke_rules(number, code, server.now()))
@@ -376,6 +388,13 @@ class Connection(asyncio.Protocol):
         elif self._reader is not None:
             self._reader = None
             server.apply(relay.unfinished(number, 0, 0, server.now()))
+
+    def _take_close(self, answer: bytes) -> None:
+        """A close frame came: the first one, or the answer to ours."""
+        if self._stage is _FRAMES:
+            self.send(answer)
+        self._server.apply(self._server.relay.left(self._number, self._server.now()))
+        self.close()
 
     def _end_stream(self) -> None:
         """Say that nothing more comes from here, and wait for the other side to say the same.

@@ -3,7 +3,8 @@ from anybody; text and extensions are refused, because the hybrid transport uses
 
 Whatever a header alone can tell is refused at the header: reserved bits, opcodes, masks, text, lengths. What is read
 becomes frames that are ready to be sent on, so a message is copied once to take the mask off and once more to put a
-new header in front. `whole_message` is the short way for the common case, `FrameReader` the long one for every case.
+new header in front. `whole_message` and `whole_close` are short ways for the common cases, `FrameReader` the long one
+for every case.
 """
 
 from __future__ import annotations
@@ -119,6 +120,19 @@ def whole_message(data: bytes, limit: int, unmask: Unmask = xor) -> tuple[int, b
     if size < 1 << 16 or size > limit or int.from_bytes(data[2:10], "big") != size:
         return None
     return size, b"\x82\x7f" + data[2:10] + unmask(memoryview(data)[14:], data[10:14])
+
+
+def whole_close(data: bytes, unmask: Unmask = xor) -> bytes | None:
+    """The frame that answers, if `data` is exactly one legal close frame; None for everything else."""
+    have = len(data)
+    if have < 6 or data[0] != _FIN | _CLOSE or data[1] != _MASKED + have - 6 or have > _SHORT + 6:
+        return None
+    payload = unmask(data[6:], data[2:6])
+    try:
+        _check_close(payload)
+    except _Broken:
+        return None
+    return bytes([_FIN | _CLOSE, len(payload)]) + payload
 
 
 class FrameReader:

@@ -10,7 +10,17 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from tunnel_server.frames import Closing, Code, FrameReader, Message, Ping, Violation, header, whole_message
+from tunnel_server.frames import (
+    Closing,
+    Code,
+    FrameReader,
+    Message,
+    Ping,
+    Violation,
+    header,
+    whole_close,
+    whole_message,
+)
 
 _silent = logging.getLogger(f"{__name__}.silent")
 _silent.disabled = True
@@ -29,9 +39,12 @@ def ours(pieces: Iterable[bytes], limit: int) -> Reading:
     reading, reader = Reading(), FrameReader(limit)
     for piece in pieces:
         short = whole_message(piece, limit) if reader.empty else None
+        answer = whole_close(piece) if reader.empty else None
         events = reader.feed(piece)
         if short is not None:
             assert events == [Message(*short)], "the short way says what the long one says"
+        if answer is not None:
+            assert events == [Closing(answer)]
         for event in events:
             assert reading.end is None, "nothing follows the end"
             match event:

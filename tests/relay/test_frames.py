@@ -21,6 +21,7 @@ from tunnel_server.frames import (
     Violation,
     close_frame,
     header,
+    whole_close,
     whole_message,
     xor,
 )
@@ -105,6 +106,33 @@ def test_every_form_of_length(size: int, mask: bytes) -> None:
 )
 def test_the_short_way_takes_nothing_else(data: bytes) -> None:
     assert whole_message(data, 100) is None
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x0f\xa0reason", b"\x03\xe9" + b"x" * 123])
+def test_the_short_way_for_a_close(payload: bytes) -> None:
+    data = frame(CLOSE, payload)
+    expected = bytes([0x88, len(payload)]) + payload
+    for remove in (xor, unmask):
+        assert whole_close(data, remove) == expected
+    assert read(data) == [Closing(expected)]
+    for other in (data[:-1], data + b"x", frame(CLOSE, payload, mask=None), frame(PING, payload)):
+        assert whole_close(other) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        frame(CLOSE, b"x"),
+        frame(CLOSE, b"\x03\xed"),  # 1005
+        frame(CLOSE, b"\x03\xe8\xff"),
+        frame(CLOSE, fin=False),
+        frame(CLOSE, bits=0x40),
+        frame(CLOSE, b"\x03\xe8" + bytes(124)),
+    ],
+)
+def test_the_short_way_takes_no_other_close(data: bytes) -> None:
+    assert whole_close(data) is None
 
 
 @pytest.mark.parametrize(
