@@ -106,6 +106,7 @@ _vault_key = click.option(
     metavar="passphrase|keyring|file:PATH|none",
     help="What opens it; passphrase+file:PATH for a KeePass database that wants both.",
 )
+_fido_2_3 = click.option("--fido-2-3", is_flag=True, help="Announce FIDO_2_3 too, for clients that look for it.")
 _adapter = click.option("--adapter", metavar="NAME", help="Bluetooth adapter, e.g. hci0 (laptop: first, phone: last).")
 
 _laptop_options = _options(
@@ -197,6 +198,7 @@ def info(**rest: Any) -> int:
 @_vault_key
 @click.option("--approve", type=click.Choice(["ask", "always", "never"]), default="ask", help="Who decides (ask).")
 @_preset
+@_fido_2_3
 @click.option("--service-id", type=click.IntRange(0, 65535), metavar="N", help="Relay to meet at (0, or the preset's).")
 @click.option("--radio", type=click.Choice(["bluez"]), default="bluez", help="What advertises (bluez).")
 @_adapter
@@ -263,6 +265,7 @@ def virtual_bluez(adapters: int, bluez: str, strangers: float, command: tuple[st
 @click.option("--tcp", metavar="127.0.0.1:PORT", help="Loopback address to serve on instead; port 0 takes a free one.")
 @click.option("--profile", type=click.Choice(["roaming", "phone"]), help="What it behaves as (roaming).")
 @_preset
+@_fido_2_3
 @click.option("--store", default="memory", metavar="memory|PATH", help="Vault, or NAME.kdbx (memory).")
 @_vault_key
 @click.option("--approve", type=click.Choice(["ask", "always", "never"]), default="ask", help="Who decides (ask).")

@@ -43,6 +43,7 @@ class PhoneOptions:
     vault_key: str
     approve: str
     preset: str | None
+    fido_2_3: bool
     service_id: int | None
     adapter: str | None
     relay: str | None
@@ -70,7 +71,9 @@ def phone(options: PhoneOptions) -> int:
         store = _open_store(options)
         consent = _consent(options, store, terminal)
         timeout = options.user_timeout or PROMPT_TIMEOUT
-        authenticator = SoftwareAuthenticator(store, consent, profile=profile, prompt_timeout=timeout)
+        authenticator = SoftwareAuthenticator(
+            store, consent, profile=profile, fido_2_3=options.fido_2_3, prompt_timeout=timeout
+        )
         return run_politely(_serve(options, code, authenticator), options.screen, explain_at_phone)
     finally:
         if isinstance(store, Vault):

@@ -54,6 +54,7 @@ class ServeOptions:
     tcp: str | None
     profile: str | None
     preset: str | None
+    fido_2_3: bool
     store: str
     vault_key: str
     approve: str
@@ -78,6 +79,7 @@ def serve_authenticator(options: ServeOptions) -> int:
             presence,
             profile=profile,
             more_algorithms=options.more_algorithms,
+            fido_2_3=options.fido_2_3,
             reset_window=options.reset_window,
             prompt_timeout=options.user_timeout or PROMPT_TIMEOUT,
         )

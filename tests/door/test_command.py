@@ -57,6 +57,12 @@ def test_a_preset_of_a_phone(serve: Serve) -> None:
     assert served.end()[0] == 0
 
 
+def test_a_newer_version_is_announced_on_request(serve: Serve) -> None:
+    served = serve("--fido-2-3", "--approve", "always")
+    with SocketDevice(served.path) as device:
+        assert Ctap2(device).info.versions == ["FIDO_2_0", "FIDO_2_1", "FIDO_2_3"]
+
+
 def test_what_programs_hear(serve: Serve) -> None:
     served = serve("--json-events", "--approve", "never")
     assert json.loads(served.said[-1]) == {"event": "listening", "where": str(served.path)}
