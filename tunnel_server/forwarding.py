@@ -24,6 +24,7 @@ from tunnel_server.routing import owner_of
 logger = logging.getLogger(__name__)
 
 _CONNECT_TIME = 5.0  # s
+_RETRY = "5"  # s
 _GRACE = 0.5  # s for the client to read our last frame before its connection ends
 _WRITE_BUFFER = 64 * 1024
 
@@ -127,11 +128,14 @@ class _Pipe(asyncio.Protocol):
             self._client.write(close_frame(Code.VANISHED))
 
     async def connect(self, dial: Dial) -> None:
-        """Find the owner; without it the client gets the 404 of a tunnel that is not there."""
+        """Find the owner; without it the client gets 404, as for a tunnel that is not there."""
         try:
             async with asyncio.timeout(_CONNECT_TIME):
                 await dial(lambda: self._Owner(self))
-        except (OSError, TimeoutError):  # also ssl.SSLError
+        except TimeoutError:
+            logger.warning("the owner of a tunnel does not answer in time")
+            self._owner_is_gone(refuse(503, (("Retry-After", _RETRY),)))
+        except OSError:  # also ssl.SSLError
             logger.debug("the owner of a tunnel cannot be reached")
             self._owner_is_gone()
 
@@ -205,13 +209,13 @@ class _Pipe(asyncio.Protocol):
         if self._client_ended:
             self.eof_received()
 
-    def _owner_is_gone(self) -> None:
+    def _owner_is_gone(self, refusal: bytes = refuse(404)) -> None:
         if self._over:
             return
         self._over = True
         self._client.resume_reading()  # to see its end
         if self._answer.unanswered:
-            self._client.write(refuse(404))
+            self._client.write(refusal)
         elif self._answer.open:
             self._client.write(close_frame(Code.VANISHED))
         else:

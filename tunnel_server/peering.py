@@ -11,6 +11,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from hybrid.protocol.tunnel import Connect
 from tunnel_server.foreign import ForeignJoin, Taker
@@ -66,9 +67,9 @@ class _Caller(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._deadline = asyncio.get_running_loop().call_later(_HEAD_TIME, transport.abort)
+        # uvloop's transports of TLS are in no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        self._deadline = asyncio.get_running_loop().call_later(_HEAD_TIME, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         if self._taker is not None:

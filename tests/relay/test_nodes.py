@@ -1,0 +1,180 @@
+"""Two machines, here two processes with workers: joins that arrive at the wrong one, over mutual TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from .cluster_rig import PATIENCE, Node, Refused, eventually, load, node, opened, transaction, tunnel
+from .tls import Certificate, make_certificate
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+def free_port() -> tuple[socket.socket, int]:
+    """A port that stays ours as long as the socket is open, and that a relay may bind too."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held, held.getsockname()[1]
+
+
+def peer_options(number: int, port: int, others: dict[int, int], files: Certificate) -> list[str]:
+    return [
+        *("--node", str(number), "--peer-listen", f"127.0.0.1:{port}"),
+        *(word for other, there in others.items() for word in ("--peer", f"{other}=127.0.0.1:{there}")),
+        *("--peer-cert", str(files.cert), "--peer-key", str(files.key), "--peer-ca", str(files.ca)),
+    ]
+
+
+@asynccontextmanager
+async def two_nodes(files: Certificate, *options: str, workers: int = 2) -> AsyncIterator[tuple[Node, Node]]:
+    held, ports = zip(*(free_port() for _ in range(2)), strict=True)
+    several = ("--workers", str(workers), *options)
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(node(*several, *peer_options(1, ports[0], {2: ports[1]}, files)))
+        second = await stack.enter_async_context(node(*several, *peer_options(2, ports[1], {1: ports[0]}, files)))
+        for one in held:
+            one.close()
+        yield first, second
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_a_join_at_the_wrong_node_finds_its_owner(loop: str, certificate: Certificate) -> None:
+    async with two_nodes(certificate, "--loop", loop) as (first, second):
+        for there, here in ((first, second), (second, first)):
+            for _ in range(6):
+                async with tunnel(there.port, here.port) as (owner, guest):
+                    assert owner.owner >> 16 == (1 if there is first else 2)
+                    assert await owner.alive(guest)
+                    payload = secrets.token_bytes(60000)
+                    owner.send(payload)
+                    owner.send(struct.pack("!H", 1000), opcode=8)
+                    assert await guest.receive() == payload
+                    assert await guest.ending() == await owner.ending() == 1000
+        assert (await first.figures())["handed_over_total"] >= 6
+
+
+async def test_no_tunnel_no_worker_no_node(certificate: Certificate) -> None:
+    async with two_nodes(certificate, workers=1) as (first, second):
+        number = secrets.token_hex(16)
+        owner = await opened(first.port, f"/cable/new/{number}")
+        for routing_id in (owner.owner, owner.owner ^ 1, owner.owner ^ 1 << 10, 3 << 16):
+            with pytest.raises(Refused, match="404"):
+                await opened(second.port, f"/cable/connect/{routing_id:06x}/{secrets.token_hex(16)}")
+        owner.abort()
+
+
+async def test_a_dead_node_takes_nobody_along(certificate: Certificate) -> None:
+    async with two_nodes(certificate) as (first, second), AsyncExitStack() as stack:
+        across = [await stack.enter_async_context(tunnel(first.port, second.port)) for _ in range(6)]
+        back = [await stack.enter_async_context(tunnel(second.port, first.port)) for _ in range(6)]
+        inside = [await stack.enter_async_context(tunnel(second.port)) for _ in range(6)]
+        workers = first.workers().values()
+        first.process.kill()
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            for owner, guest in across:
+                assert (await owner.ending(), await guest.ending()) == (None, 1001)
+            for owner, guest in back:
+                assert (await owner.ending(), await guest.ending()) == (1001, None)
+            for owner, guest in inside:
+                assert await owner.alive(guest)
+            await transaction(second.port)
+            with pytest.raises(Refused, match="404"):
+                await opened(second.port, f"/cable/connect/{across[0][0].routing_id}/{secrets.token_hex(16)}")
+
+
+async def answer(port: int, context: ssl.SSLContext | None, path: str, *lines: str) -> bytes:
+    """First line that a peer listener answers; nothing if it hangs up."""
+    head = (f"GET {path} HTTP/1.1", "Host: a", "Upgrade: websocket", "Connection: Upgrade", *lines)
+    words = ("Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {22 * 'A'}==", "Sec-WebSocket-Protocol: fido.cable")
+    async with asyncio.timeout(PATIENCE):
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            writer.write("\r\n".join((*head, *words, "", "")).encode())
+            line = await reader.readline()
+        except OSError:
+            return b""
+    writer.transport.abort()
+    return line
+
+
+async def test_only_nodes_are_let_in(certificate: Certificate, tmp_path: Path) -> None:
+    strangers = make_certificate(tmp_path)
+    async with two_nodes(certificate, workers=1) as (first, _):
+        port = first.ports["peers"]
+        number = secrets.token_hex(16)
+        owner = await opened(first.port, f"/cable/new/{number}")
+        path = f"/cable/connect/{owner.routing_id}/{number}"
+        hop = "X-Tunnel-Hops: 1"
+        stranger = certificate.client_context()
+        assert await answer(port, None, path, hop) == b"", "plain"
+        assert await answer(port, stranger, path, hop) == b"", "no certificate"
+        stranger.load_cert_chain(strangers.cert, strangers.key)
+        assert await answer(port, stranger, path, hop) == b"", "another authority's certificate"
+        known = certificate.client_context()
+        known.load_cert_chain(certificate.cert, certificate.key)
+        for wrong in (
+            answer(port, known, path),
+            answer(port, known, f"/cable/new/{number}", hop),
+            answer(port, known, f"/cable/connect/{2 << 16:06x}/{number}", hop),
+            answer(port, known, f"/cable/connect/{owner.owner ^ 1:06x}/{number}", hop),
+            answer(port, known, "/", hop),
+        ):
+            assert (await wrong).startswith(b"HTTP/1.1 404 ")
+        assert (await answer(port, known, path, hop)).startswith(b"HTTP/1.1 101 ")
+        owner.abort()
+
+
+async def test_a_node_that_is_not_who_it_should_be(certificate: Certificate, tmp_path: Path) -> None:
+    """A listener with another authority's certificate gets no join, and the client 404."""
+    strangers = make_certificate(tmp_path)
+    asked = asyncio.Event()
+
+    async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        writer.close()
+
+    server = await asyncio.start_server(impostor, "127.0.0.1", 0, ssl=strangers.server_context())
+    port = server.sockets[0].getsockname()[1]
+    async with server, node(*peer_options(1, 0, {2: port}, certificate)) as relay:
+        with pytest.raises(Refused, match="404"):
+            await opened(relay.port, f"/cable/connect/{2 << 16:06x}/{secrets.token_hex(16)}")
+    assert not asked.is_set()
+
+
+async def test_joins_in_a_circle_end(certificate: Certificate) -> None:
+    """A peer address that leads back to a public port does not go round and round."""
+    held, port = free_port()
+    public = ["--cert", str(certificate.cert), "--key", str(certificate.key), "--port", str(port)]
+    async with node(*public, *peer_options(1, 0, {2: port}, certificate)) as relay:
+        held.close()
+        with pytest.raises(Refused, match="404"):
+            await opened(
+                relay.port, f"/cable/connect/{2 << 16:06x}/{secrets.token_hex(16)}", certificate.client_context()
+            )
+        await relay.until(handed_over_total=1, connections=0)
+
+
+async def test_rolling_restart_of_two_nodes_workers(certificate: Certificate) -> None:
+    async with two_nodes(certificate, "--log-level", "info") as (first, second):
+        async with load(10, first.port, second.port) as there, load(10, second.port, first.port) as back:
+            for relay in (first, second):
+                relay.process.send_signal(signal.SIGUSR2)
+                await eventually(partial(relay.said, "every worker is a new one"))
+        for counted in (there, back):
+            assert not counted.failures, (counted, first.log, second.log)
+            assert counted.done > 20
