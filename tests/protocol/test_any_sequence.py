@@ -15,6 +15,7 @@ from hybrid.protocol import client as client_side
 from hybrid.protocol.authenticator import AuthenticatorMachine
 from hybrid.protocol.client import ClientMachine
 from hybrid.protocol.frames import MessageType
+from hybrid.protocol.habits import Habits
 from hybrid.protocol.qr import Transport
 from tests.protocol.sides import (
     GET_ASSERTION,
@@ -32,13 +33,23 @@ from tests.protocol.sides import (
 PAYLOADS = st.binary(max_size=40) | st.sampled_from([GET_ASSERTION, MAKE_CREDENTIAL, b"\x04", b"\x00\xa0", b"\xa0"])
 PLAINTEXTS = st.builds(lambda kind, payload: bytes([kind]) + payload, st.integers(0, 4), PAYLOADS) | st.just(b"")
 
+HABITS = st.builds(
+    Habits,
+    features=st.sampled_from([("ctap",), ("dc", "ctap"), None]),
+    sends_update=st.booleans(),
+    answers_get_info=st.booleans(),
+    unanswered=st.sampled_from([frozenset(), frozenset({0x00, 0x03, 0x2E})]),
+    leaves_empty_handed=st.booleans(),
+    once_revision_0=st.booleans(),
+)
+
 
 class BothMachines(RuleBasedStateMachine):
     """A client and a phone; their messages are delivered, lost, repeated, exchanged or forged in any order."""
 
-    @initialize(linked=st.booleans(), ready=st.booleans())
-    def begin(self, linked: bool, ready: bool) -> None:
-        self.pair = Pair(link_client(), link_phone()) if linked else Pair(qr_client(), qr_phone())
+    @initialize(linked=st.booleans(), ready=st.booleans(), habits=HABITS)
+    def begin(self, linked: bool, ready: bool, habits: Habits) -> None:
+        self.pair = Pair(link_client(), link_phone()) if linked else Pair(qr_client(), qr_phone(habits=habits))
         self.client, self.phone = self.pair.client, self.pair.phone
         self.to_client: list[bytes] = []
         self.to_phone: list[bytes] = []
