@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.relay.generator import CannotBuild, build
 from benchmarks.relay.rounds import Bench, round_of
-from benchmarks.relay.table import markdown
+from benchmarks.relay.table import markdown, other_ways
 from hybrid.testing.throwaway_ca import ThrowawayCA
 
 
@@ -27,8 +27,7 @@ def run(rounds: int) -> int:
         bench = Bench(program, ThrowawayCA.create().write(folder))
         measured = [round_of(bench, turn) for turn in range(rounds)]
     print(f"\nrelay, {rounds} rounds, median (least to greatest):\n")
-    for line in markdown(measured):
-        print(line)
+    print("\n".join((*markdown(measured), "", *other_ways(measured))))
     return 0
 
 

@@ -29,6 +29,7 @@ HANDSHAKES = ("-m", "tls", "-c", "16", "-d", "1.5", *_WARM_UP)
 MEMORY = ("-m", "idle", "-n", "2000", "-c", "32", "-H", "1")
 
 LOOPS = ("uvloop", "asyncio")
+OTHER_WAYS = {"picows": "picows_relay", "sans-I/O websockets": "sans_io_relay"}  # with a bare minimum of checks
 
 Figures = dict[str, float]
 
@@ -78,6 +79,8 @@ def _transactions(bench: Bench, turn: int) -> Figures:
             "websockets": yardstick("websockets_relay", tls),
             "copier": yardstick("byte_copier", tls, "-L"),
         }
+        if tls is None:
+            contenders |= {name: yardstick(module, None) for name, module in OTHER_WAYS.items()}
         with ExitStack() as stack:
             servers = {name: stack.enter_context(server) for name, server in contenders.items()}
             for name in _rotated(contenders, turn):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import ge, le
 
 from benchmarks.pairs import Spread
-from benchmarks.relay.rounds import IDLE, JUNK, LOOPS, SLOW, Figures
+from benchmarks.relay.rounds import IDLE, JUNK, LOOPS, OTHER_WAYS, SLOW, Figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,18 @@ def markdown(rounds: Sequence[Figures]) -> Iterator[str]:
             f"| {measured.median:.2f} ({measured.low:.2f} to {measured.high:.2f}) "
             f"| {row.verdict(measured.median)} | {_show(Spread.of(ours), row)} | {right} |"
         )
+
+
+def other_ways(rounds: Sequence[Figures]) -> Iterator[str]:
+    """Lines of a table: what other libraries cost for a plain transaction."""
+    yield "| plain transaction | CPU | to ours |"
+    yield "| --- | --- | --- |"
+    for name in ("ours", "websockets", *OTHER_WAYS, "copier"):
+        cost = [figures[f"plain transaction, {name}"] for figures in rounds]
+        ours = [figures["plain transaction, ours"] for figures in rounds]
+        ratio = Spread.of([theirs / mine for theirs, mine in zip(cost, ours, strict=True)])
+        shown = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+        yield f"| {name} | {_show(Spread.of(cost), ROWS[0])} | {shown} |"
 
 
 def _show(spread: Spread, row: Row) -> str:
