@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid.cli.messages import MissingExtra, UsageProblem
 from hybrid.cli.terminal import Screen
-from hybrid.cli.vault_keys import check_there, open_chosen_vault, parse_vault_key
+from hybrid.cli.vault_keys import check_there, leave_no_core_dump, open_chosen_vault, parse_vault_key
 from hybrid.errors import PortabilityError, PortabilityProblem
 from hybrid.passkeys.portability import read_file
 from hybrid.passkeys.vault import Vault
@@ -53,6 +53,7 @@ def open_chosen_store(path: Path | None, vault_key: str, screen: Screen, *, make
 
 def open_chosen_database(path: Path, vault_key: str) -> KdbxStore:
     """Open a database as a store, and make it if it is not there. Raises as `open_chosen_store`."""
+    leave_no_core_dump()
     kdbx = kdbx_module()
     choice = parse_vault_key(vault_key)
     if choice.kind not in (KeyKind.PASSPHRASE, KeyKind.FILE):

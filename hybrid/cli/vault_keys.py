@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,7 @@ def open_chosen_vault(path: Path | None, vault_key: str, screen: Screen, *, make
     `MissingExtra`, `VaultError`.
     """
     choice = _vault_choice(vault_key)
+    leave_no_core_dump()
     path = path or default_vault_path()
     if not make:
         check_there(path)
@@ -67,6 +69,11 @@ def open_chosen_vault(path: Path | None, vault_key: str, screen: Screen, *, make
             vault = open_vault(path, _silent_key(choice))
     _tell(vault, screen)
     return vault
+
+
+def leave_no_core_dump() -> None:
+    """Let a crash of this process from now on leave no image of its memory on the disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def check_there(path: Path) -> None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hybrid.cli.database import open_chosen_database
 from hybrid.cli.main import run
+from hybrid.cli.messages import UsageProblem
 from hybrid.errors import PortabilityError, VaultError, VaultProblem
 from hybrid.passkeys.cxf import read_cxf
 from hybrid.passkeys.keepassxc_file import read_passkey_file, write_passkey_file
@@ -50,6 +53,19 @@ def refusal(path: Path, passphrase: str = PASSPHRASE) -> tuple[str, str]:
     with pytest.raises(VaultError) as caught:
         opened(path, passphrase)
     return caught.value.identifier, str(caught.value)
+
+
+def exit_code(*words: str) -> object:
+    with pytest.raises(SystemExit) as caught:
+        run(list(words))
+    return caught.value.code
+
+
+@pytest.fixture
+def key_file(path: Path, tmp_path: Path) -> str:
+    """A vault with a passkey at `path`, and what its ``--vault-key`` is."""
+    open_vault(path, FileKey(tmp_path / "key"), cost=CHEAP).add(plain())
+    return f"file:{tmp_path / 'key'}"
 
 
 # --- T11: a stolen vault ----------------------------------------------------------------------------------------------
@@ -104,6 +120,18 @@ def test_t12_the_key_ring_notices_even_a_whole_folder_that_was_put_back(path: Pa
     assert open_vault(path, key, cost=CHEAP).restored_from == 2
 
 
+# --- T13: secrets in core dumps ---------------------------------------------------------------------------------------
+
+
+def test_t13_no_core_dump_once_a_vault_is_asked_for(path: Path, key_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limit: limits.append((which, limit)))
+    assert exit_code("passkeys", "list", "--vault", str(path), "--vault-key", key_file) == 0
+    with pytest.raises(UsageProblem):
+        open_chosen_database(path.with_suffix(".kdbx"), "none")
+    assert limits == [(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))] * 2
+
+
 # --- T14: what stays in memory ----------------------------------------------------------------------------------------
 
 
@@ -120,19 +148,6 @@ def test_t14_secrets_of_ours_are_overwritten(path: Path) -> None:
 
 
 # --- T17: passkeys that leave -----------------------------------------------------------------------------------------
-
-
-def exit_code(*words: str) -> object:
-    with pytest.raises(SystemExit) as caught:
-        run(list(words))
-    return caught.value.code
-
-
-@pytest.fixture
-def key_file(path: Path, tmp_path: Path) -> str:
-    """A vault with a passkey at `path`, and what its ``--vault-key`` is."""
-    open_vault(path, FileKey(tmp_path / "key"), cost=CHEAP).add(plain())
-    return f"file:{tmp_path / 'key'}"
 
 
 def test_t17_a_clear_export_is_made_only_if_it_is_asked_for(path: Path, key_file: str, tmp_path: Path) -> None:
