@@ -111,9 +111,7 @@ async def node(*options: str, environ: dict[str, str] | None = None) -> AsyncIte
         sys.executable,
         "-m",
         "tunnel_server",
-        *(() if "--port" in options else ("--port", "0")),
-        "--admin",
-        "127.0.0.1:0",
+        *("--port", "0", "--admin", "127.0.0.1:0"),
         *options,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **(environ or {})},
@@ -218,13 +216,16 @@ class Side:
         self._writer.transport.abort()
 
 
-async def opened(port: int, path: str, context: ssl.SSLContext | None = None, *lines: str) -> Side:
-    """A tunnel's side.
+async def opened(
+    port: int, path: str, context: ssl.SSLContext | None = None, *lines: str, source: str | None = None
+) -> Side:
+    """A tunnel's side; `source`: the loopback address that it comes from.
 
     Raises:
         Refused, EOFError, OSError
     """
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    local = (source, 0) if source else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, local_addr=local)
     head = (
         f"GET {path} HTTP/1.1",
         "Host: localhost",
