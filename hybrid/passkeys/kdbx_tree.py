@@ -76,7 +76,7 @@ def settle(database: Any, entry: Any, state: CredentialState, at: int) -> Any:
     if state in BINNED and not binned:
         if database.tree.getroot().findtext("Meta/RecycleBinEnabled") != "False":
             if kdbx_entry.holds_more(entry):
-                entry = _moved_out(entry, at)
+                entry = _moved_out(entry)
             if bin_group is None:
                 database.trash_entry(Entry(element=entry, kp=database))  # makes one; slow, as it walks through all
             else:
@@ -151,13 +151,13 @@ def _home_of(database: Any) -> Any:
     return group
 
 
-def _moved_out(entry: Any, at: int) -> Any:
+def _moved_out(entry: Any) -> Any:
     """An entry of its own beside this one, with the passkey that this one then has no more."""
     own = copy.deepcopy(entry)
     kdbx_entry.strip_others(own)
     own.find("UUID").text = kdbx_entry.standard_base64(uuid.uuid4().bytes)
     entry.addnext(own)
-    kdbx_entry.strip(entry, at)
+    kdbx_entry.strip(entry)  # its state was changed, so it bears the time of it
     return own
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pykeepass", reason="needs the extra kdbx")
+pykeepass = pytest.importorskip("pykeepass", reason="needs the extra kdbx")
 
-from hybrid.passkeys.kdbx import DatabaseKey, open_kdbx, write_kdbx
-from hybrid.passkeys.portability import b64url, pem_of, write_private
-from hybrid.passkeys.store import CredentialState
-from tests.passkeys.portability_rig import DATA, NOW, der, full, plain, private_key
+from hybrid.passkeys.kdbx import DatabaseKey, open_kdbx, write_kdbx  # noqa: E402
+from hybrid.passkeys.portability import b64url, pem_of, write_private  # noqa: E402
+from hybrid.passkeys.store import CredentialState  # noqa: E402
+from tests.passkeys.portability_rig import DATA, NOW, der, full, plain, private_key  # noqa: E402
 
 CLI = shutil.which("keepassxc-cli")
 pytestmark = [
@@ -102,3 +104,61 @@ def test_its_database_is_our_store_and_stays_its_own(version: int, tmp_path: Pat
     newer = again.find(plain(number=2).credential_id)
     assert newer is not None
     assert (newer.rp_name, newer.private_key, again.setting("pin")) == ("Newer", plain(number=2).private_key, b"x")
+
+
+@pytest.mark.parametrize("password", [None, "password"])
+def test_its_key_file_opens_its_database_with_and_without_a_password(password: str | None, tmp_path: Path) -> None:
+    path, key_file = tmp_path / "theirs.kdbx", tmp_path / "theirs.keyx"
+    with_password = () if password is None else ("-p",)
+    lines = "" if password is None else f"{password}\n{password}\n"
+    keepassxc("db-create", "-t", "100", "--set-key-file", key_file, *with_password, path, lines=lines)
+    assert b"<Version>2.0" in key_file.read_bytes()
+    with open_kdbx(path, DatabaseKey(password, key_file.read_bytes())) as store:
+        store.add(plain())
+    no_password = ("--no-password",) if password is None else ()
+    shown = keepassxc("ls", "-R", "-f", "-k", key_file, *no_password, path, lines=f"{password}\n")
+    assert shown.splitlines() == ["Passkeys/", "Passkeys/Example"]
+
+
+@pytest.mark.parametrize("form", ["32 bytes", "hex", "xml 1.0", "anything"])
+def test_every_form_of_key_file_is_the_same_key_to_both(form: str, tmp_path: Path) -> None:
+    key = bytes(range(100, 132))
+    key_file = tmp_path / "key"
+    content = {
+        "32 bytes": key,
+        "hex": key.hex().encode(),
+        "xml 1.0": b"<KeyFile><Meta><Version>1.00</Version></Meta><Key><Data>"
+        + b64encode(key)
+        + b"</Data></Key></KeyFile>",
+        "anything": b"a picture, say",
+    }
+    key_file.write_bytes(content[form])
+    path = tmp_path / "ours.kdbx"
+    path.write_bytes((DATA / "empty.kdbx").read_bytes())
+    database = pykeepass.PyKeePass(path, password="password")
+    database.keyfile = str(key_file)
+    database.save()
+    open_kdbx(path, DatabaseKey("password", content[form])).add(plain())
+    assert "Passkeys/Example" in keepassxc("ls", "-R", "-f", "-k", key_file, path).splitlines()
+
+
+@pytest.mark.parametrize("into", ["keys.kdbx", "older.kdbx"])
+def test_a_passkey_taken_out_of_a_login_stays_out_when_copies_are_merged(into: str, tmp_path: Path) -> None:
+    path, older = tmp_path / "keys.kdbx", tmp_path / "older.kdbx"
+    path.write_bytes((DATA / "empty.kdbx").read_bytes())
+    store = open_kdbx(path, DatabaseKey("password"))
+    store.add(plain(modified_at=int(time.time()) - 100))
+    keepassxc("edit", "-p", path, "Passkeys/Example", lines="password\nhunter2\nhunter2\n")
+    older.write_bytes(path.read_bytes())
+    store.set_state([plain().credential_id], CredentialState.DELETED, int(time.time()) + 2)
+    merged = tmp_path / into
+    keepassxc("merge", "-s", merged, older if merged == path else path)
+    again = open_kdbx(merged, DatabaseKey("password"))
+    assert [(one.user_id, one.state) for one in again.credentials()] == [(b"user-1", CredentialState.DELETED)]
+    assert keepassxc("ls", "-R", "-f", merged).splitlines() == [
+        "Passkeys/",
+        "Passkeys/Example",
+        "Recycle Bin/",
+        "Recycle Bin/Example",
+    ]
+    assert keepassxc("show", "-s", "-a", "Password", merged, "Passkeys/Example").strip() == "hunter2"
