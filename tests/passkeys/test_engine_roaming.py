@@ -479,8 +479,8 @@ async def test_an_open_prompt_is_cancelled(how: str) -> None:
     authenticator = roaming(store, person)
     call = asyncio.create_task(status(authenticator, create()))
     await person.waiting.wait()
-    getattr(authenticator, how)()
-    authenticator.cancel()
+    for _ in range(2):
+        getattr(authenticator, how)()
     assert await call == 0x2D
     assert person.dismissed
     assert store.credentials() == []
