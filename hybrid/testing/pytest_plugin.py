@@ -87,8 +87,12 @@ def pytest_runtest_makereport(
     browser: Browser | None = getattr(item, "funcargs", {}).get("hybrid_browser")
     if call.when == "call" and report.failed and browser is not None:
         folder = Path(item.config.getoption("--hybrid-pictures")) / re.sub(r"[^\w.-]+", "-", item.nodeid)
-        log = browser.log.since(item.stash.get(_LOG_MARK, 0))
-        browser.keep_evidence(folder, log)
-        report.sections.append(("chromium's FIDO log", log.text))
-        report.sections.append(("screen at each stage", str(folder)))
+        try:
+            log = browser.log.since(item.stash.get(_LOG_MARK, 0))
+            browser.keep_evidence(folder, log)
+        except OSError as error:  # the rig may be what failed
+            report.sections.append(("screen at each stage", f"not kept: {error}"))
+        else:
+            report.sections.append(("chromium's FIDO log", log.text))
+            report.sections.append(("screen at each stage", str(folder)))
     return report

@@ -19,6 +19,8 @@ from tests.browser.relying_party import RelyingParty
 HASHED, REFUSING, FOREIGN_CA = 266, 267, 268
 """Service ids: one with a hashed name, one where nobody listens for the laptop, one with a stranger's certificate."""
 
+SHOP = "shop.test"
+
 _PAGE = b"<!doctype html><title>A website</title><meta name='color-scheme' content='light dark'><h1>A website</h1>"
 
 
@@ -34,15 +36,36 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@contextlib.contextmanager
+def _serving(server: http.server.HTTPServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield
+    server.shutdown()
+    thread.join()
+
+
 @pytest.fixture(scope="session")
 def origin() -> Iterator[str]:
     """Origin of a website with one empty page."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server, _serving(server):
         yield f"http://localhost:{server.server_port}"
-        server.shutdown()
-        thread.join()
+
+
+@pytest.fixture(scope="session")
+def shop() -> Iterator[http.server.HTTPServer]:
+    """The same website under a name of its own, which the browser must be told before the website has its TLS."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        yield server
+
+
+@pytest.fixture
+def shop_origin(shop: http.server.HTTPServer, hybrid_browser: Browser) -> Iterator[str]:
+    plain = shop.socket
+    shop.socket = hybrid_browser.tls(SHOP).wrap_socket(plain.dup(), server_side=True)
+    with shop.socket, _serving(shop):
+        yield f"https://{SHOP}"
+    shop.socket = plain
 
 
 @contextlib.contextmanager
@@ -65,12 +88,13 @@ def _tls_of_a_stranger() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def hybrid_browser_options() -> Iterator[BrowserOptions]:
+def hybrid_browser_options(shop: http.server.HTTPServer) -> Iterator[BrowserOptions]:
     with _tls_of_a_stranger() as stranger, socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, and never listening
         yield BrowserOptions(
             service_ids=(0, 1, HASHED, REFUSING, FOREIGN_CA),
             hosts={
+                f"{SHOP}:443": f"127.0.0.1:{shop.server_port}",
                 f"{tunnel_domain(REFUSING)}:443": f"127.0.0.1:{nobody.getsockname()[1]}",
                 f"{tunnel_domain(FOREIGN_CA)}:443": f"127.0.0.1:{stranger}",
             },

@@ -20,8 +20,6 @@ from fido2.webauthn import (
 
 from hybrid import cbor
 
-RP_ID = "localhost"
-
 
 def b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
@@ -54,6 +52,7 @@ class RelyingParty:
     """A website at `origin`. Each ceremony has a challenge of its own, which is good once."""
 
     origin: str
+    rp_id: str = "localhost"
     registered: list[Registered] = field(default_factory=list)
     _challenge: bytes = b""
     _user_id: bytes = b""
@@ -61,7 +60,7 @@ class RelyingParty:
     def creation_options(self, name: str = "ada", **more: Any) -> dict[str, Any]:
         self._challenge, self._user_id = secrets.token_bytes(32), name.encode()
         return {
-            "rp": {"id": RP_ID, "name": "A website"},
+            "rp": {"id": self.rp_id, "name": "A website"},
             "user": {"id": b64(self._user_id), "name": name, "displayName": name.title()},
             "challenge": b64(self._challenge),
             "pubKeyCredParams": [{"type": "public-key", "alg": -7}, {"type": "public-key", "alg": -257}],
@@ -72,7 +71,7 @@ class RelyingParty:
     def request_options(self, **more: Any) -> dict[str, Any]:
         self._challenge = secrets.token_bytes(32)
         return {
-            "rpId": RP_ID,
+            "rpId": self.rp_id,
             "challenge": b64(self._challenge),
             "userVerification": "required",
             "hints": ["hybrid"],
@@ -84,7 +83,7 @@ class RelyingParty:
         checked = webauthn.verify_registration_response(
             credential=answer,
             expected_challenge=self._challenge,
-            expected_rp_id=RP_ID,
+            expected_rp_id=self.rp_id,
             expected_origin=self.origin,
             require_user_verification=True,
         )
@@ -105,7 +104,7 @@ class RelyingParty:
         webauthn.verify_authentication_response(
             credential=answer,
             expected_challenge=self._challenge,
-            expected_rp_id=RP_ID,
+            expected_rp_id=self.rp_id,
             expected_origin=self.origin,
             credential_public_key=_encoded(known.credential.public_key),
             credential_current_sign_count=0,
@@ -116,7 +115,8 @@ class RelyingParty:
 
     def _server(self) -> Fido2Server:
         return Fido2Server(
-            PublicKeyCredentialRpEntity(id=RP_ID, name="A website"), verify_origin=lambda origin: origin == self.origin
+            PublicKeyCredentialRpEntity(id=self.rp_id, name="A website"),
+            verify_origin=lambda origin: origin == self.origin,
         )
 
     def _state(self) -> dict[str, Any]:

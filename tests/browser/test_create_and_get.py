@@ -8,7 +8,7 @@ from hybrid.passkeys import AAGUID
 from hybrid.testing.browser import Browser, Page, Phone
 from hybrid.testing.browser.phone import Approve
 from tests.browser.ceremonies import Ceremonies
-from tests.browser.conftest import HASHED
+from tests.browser.conftest import HASHED, SHOP
 from tests.browser.relying_party import RelyingParty, b64, unb64
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -105,6 +105,14 @@ def test_relays_by_number(browser: Browser, page: Page, rp: RelyingParty, servic
     ceremonies = Ceremonies(page, browser.phone(service_id=service_id), rp)
     made, _ = ceremonies.create()
     assert ceremonies.get()[0] is made
+
+
+def test_a_website_with_a_name_of_its_own(page: Page, phone: Phone, shop_origin: str) -> None:
+    page.goto(shop_origin)
+    ceremonies = Ceremonies(page, phone, RelyingParty(shop_origin, SHOP))
+    made, _ = ceremonies.create()
+    assert ceremonies.get()[0] is made
+    assert [passkey.rp_id for passkey in phone.passkeys] == [SHOP]
 
 
 def test_strangers_pass_by(browser: Browser, ceremonies: Ceremonies) -> None:

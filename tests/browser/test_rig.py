@@ -85,6 +85,19 @@ def test_views_and_pictures(browser: Browser, page: Page) -> None:
     assert screen.size == BrowserOptions().size
 
 
+def test_a_dark_browser(rp: RelyingParty) -> None:
+    with open_browser(BrowserOptions(size=(800, 900), dark=True)) as browser:
+        browser.page.goto(rp.origin)
+        assert browser.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") is True
+        ceremony = browser.page.create(rp.creation_options())
+        assert browser.phone().approve().succeeded
+        rp.register(ceremony.outcome().credential)
+        label, png = browser.pictures()[0]
+        screen = picture(png).convert("L")
+        assert (label, screen.size) == ("Code", (800, 900))
+        assert max(screen.crop((400, 5, 600, 10)).tobytes()) < 96
+
+
 def test_a_screen_without_a_code(phone: Phone) -> None:
     with pytest.raises(NoCode, match="the browser"):
         phone.begin(Approve(), code_within=1).outcome()

@@ -19,6 +19,7 @@ from hybrid.testing.browser.phone import Phone
 from hybrid.testing.browser.place import LAPTOP_ADAPTER, PHONE_ADAPTER, Place, open_place, png
 
 _DIALOG_TIMEOUT = 10.0
+_ESCAPE_WORKS_WITHIN = 0.5
 # A key that comes before the dialog has the keyboard is lost; one too many would press what comes next.
 _KEY_WORKS_WITHIN = 2.0
 
@@ -140,12 +141,13 @@ class Browser:
         self._place.display.press(key)
 
     def close_dialog(self, ceremony: Ceremony) -> None:
-        """Close the browser's own dialog as a person does, until the ceremony is over."""
+        """Close the browser's own dialog as a person does, until the ceremony is over. Raises `NoDialog`."""
         until = time.monotonic() + _DIALOG_TIMEOUT
-        while not ceremony.is_over and time.monotonic() < until:
+        while not ceremony.is_over:
+            if time.monotonic() >= until:
+                raise NoDialog(f"the ceremony goes on after {_DIALOG_TIMEOUT:g} s of closing the dialog")
             self.press("Escape")
-            with contextlib.suppress(Exception):
-                ceremony.outcome(0.5)
+            ceremony.wait(_ESCAPE_WORKS_WITHIN)
 
     def screenshot(self, path: Path | None = None) -> bytes:
         """The whole screen as PNG, with the browser's dialog."""

@@ -1,4 +1,4 @@
-"""The Chrome DevTools protocol, as much as a test needs: calls and awaited events over one WebSocket.
+"""The Chrome DevTools protocol, as much as a test needs: calls over one WebSocket.
 
 Source: chromedevtools.github.io/devtools-protocol, "Target" with flattened sessions.
 """
@@ -35,7 +35,6 @@ class DevTools:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._awaited: dict[tuple[str, str], asyncio.Future[dict[str, Any]]] = {}
 
     async def call(
         self, method: str, session: str = "", *, limit: float | None = CALL_TIMEOUT, **parameters: Any
@@ -58,30 +57,17 @@ class DevTools:
         finally:
             self._answers.pop(number, None)
 
-    def event(self, method: str, session: str) -> asyncio.Future[dict[str, Any]]:
-        """A future of the next event of this name."""
-        key = (session, method)
-        if key not in self._awaited or self._awaited[key].done():
-            self._awaited[key] = asyncio.get_running_loop().create_future()
-        return self._awaited[key]
-
     async def read(self) -> None:
         """Take what comes until the connection ends."""
         with contextlib.suppress(ConnectionClosed):
             async for text in self._socket:
-                message = json.loads(text)
-                if "id" in message:
-                    self._answered(message)
-                else:
-                    awaited = self._awaited.pop((message.get("sessionId", ""), message["method"]), None)
-                    if awaited is not None and not awaited.done():
-                        awaited.set_result(message["params"])
+                self._answered(json.loads(text))
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(DevToolsError("the browser is gone"))
 
     def _answered(self, message: dict[str, Any]) -> None:
-        answer = self._answers.get(message["id"])
+        answer = self._answers.get(message.get("id", 0))  # events have none
         if answer is None or answer.done():
             return
         if "error" in message:

@@ -13,8 +13,8 @@ class BrowserOptions:
     `size`: of the screen in pixels; `dark`: the browser's own windows; `language`: of its user interface, which tests
     that read the screen rely on; `relay`: ``HOST:PORT`` of a plain relay to use in place of ours, TLS is put in front
     of it; `service_ids`: the relay's numbers that phones may use; `hosts`: where other names lead, e.g.
-    ``{"shop.test:443": "127.0.0.1:8443"}``; `names`: more names for the certificate of `Browser.tls`; `strangers`:
-    adverts of other people a second; `flags`: more for Chromium.
+    ``{"shop.test:443": "127.0.0.1:8443"}``, for a server with `Browser.tls`; `strangers`: adverts of other people a
+    second; `flags`: more for Chromium.
     """
 
     size: tuple[int, int] = (1280, 1000)

@@ -5,11 +5,11 @@ Not a test framework: who has Playwright or Selenium attaches that to the same b
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import time
 from collections.abc import Coroutine, Mapping
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +114,10 @@ class Ceremony:
             raise PageError(f"the page of credentials.{self._method}() is gone: {error}") from error
         return PageOutcome(told.get("credential"), told.get("error"), told.get("message", ""), told["seconds"])
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the end, but no longer than that."""
+        futures.wait([self._outcome], seconds)
+
     @property
     def is_over(self) -> bool:
         return self._outcome.done()
@@ -157,13 +161,12 @@ class Page:
         self._runner.run(self._goto(url))
 
     async def _goto(self, url: str) -> None:
-        loaded = self._devtools.event("Page.loadEventFired", self._session)
         answer = await self._devtools.call("Page.navigate", self._session, url=url)
         if answer.get("errorText"):
             raise PageError(f"{url} cannot be loaded: {answer['errorText']}")
-        if "loaderId" in answer:  # not a jump inside the same page
-            async with asyncio.timeout(WAIT):
-                await loaded
+        # Chromium answers when it has the new document, so the state is that one's.
+        if await self._wait_for("document.readyState === 'complete'", WAIT) is None:
+            raise PageError(f"{url} is not complete within {WAIT:g} s")
 
     def evaluate(self, expression: str, limit: float = WAIT) -> Any:
         """Give the value of a JavaScript expression, or what its promise comes to. Raises `PageError` if it throws."""
@@ -268,5 +271,4 @@ class Page:
 async def attach(runner: Runner, devtools: DevTools, log: FidoLog, target: str) -> Page:
     """Attach to a tab."""
     session = (await devtools.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
-    await devtools.call("Page.enable", session)
     return Page(runner, devtools, target, session, log)

@@ -39,7 +39,10 @@ _PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Approve:
-    """Agree to everything, `after` seconds. `account`: which of several to sign in with, by its user name."""
+    """Agree to everything, `after` seconds.
+
+    `account`: which of several to sign in with, by its user name; refused if there is none. Left out, it is the newest.
+    """
 
     account: str | None = None
     after: float = 0.0

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from hybrid.adapters.qr_image import find_code
+from hybrid.adapters.relay_address import parse_address
 from hybrid.errors import HybridError, InvalidQR
 from hybrid.protocol.tunnel import tunnel_domain
 from hybrid.testing.browser.chromium import Chromium, make_home, open_chromium, private_environment
@@ -34,7 +35,7 @@ PHONE_ADAPTER = "hci1"
 CODE_WITHIN = 15.0
 """Seconds that the browser has to show a code."""
 
-MAX_PICTURES = 32
+MAX_PICTURES = 24
 _LOOK_EVERY = 0.1
 
 
@@ -98,7 +99,7 @@ class Place:
         return code
 
     def keep_picture(self, label: str) -> None:
-        """Take a picture of the screen; the last 32 are kept."""
+        """Take a picture of the screen; the last 24 are kept."""
         self._pictures.append((label, self.display.picture()))
 
     def pictures(self) -> list[tuple[str, bytes]]:
@@ -128,10 +129,7 @@ async def open_place(options: BrowserOptions) -> AsyncIterator[Place]:
     """Start everything, and end it again. Raises `MissingParts`, `ProgramFailed`."""
     programs = find_programs()
     domains = [tunnel_domain(number) for number in options.service_ids]
-    behind = None
-    if options.relay is not None:
-        host, _, port = options.relay.rpartition(":")
-        behind = (host, int(port))
+    behind = None if options.relay is None else parse_address(options.relay)
     async with contextlib.AsyncExitStack() as stack:
         keeper = stack.enter_context(Keeper())
         bluez = await stack.enter_async_context(virtual_bluez(strangers=options.strangers))

@@ -71,6 +71,7 @@ class RelayControl:
 
     def __init__(self, context: ssl.SSLContext, address: tuple[str, int] | None) -> None:
         self.port = 0
+        self._is_up = False
         self._context = context
         self._behind = address
         self._open = contextlib.AsyncExitStack()
@@ -82,14 +83,17 @@ class RelayControl:
 
     async def up(self) -> None:
         """Start it, on the port it had before. Nothing happens if it is up."""
-        await self.down()
+        if self._is_up:
+            return
         if self._behind is None:
             server = await self._open.enter_async_context(serve(_HOST, self.port, ssl_context=self._context))
             self.port = server.port
         else:
             front = terminate_tls(self.port, self._context, *self._behind)
             self.port = await self._open.enter_async_context(front)
+        self._is_up = True
 
     async def down(self) -> None:
         """End all tunnels and refuse connections."""
+        self._is_up = False
         await self._open.aclose()
