@@ -65,7 +65,7 @@ def _fuzz(module: str, name: str, seconds: int, folder: Path) -> None:
     """Never returns: the fuzzer ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["hybrid"]):
+    with atheris.instrument_imports(include=["hybrid", "tunnel_server"]):
         target = importlib.import_module(module).TARGETS[name]
     arguments = [sys.argv[0], f"-max_total_time={seconds}", f"-artifact_prefix={folder}/", "-max_len=4096"]
     atheris.Setup([*arguments, "-print_final_stats=1", str(folder / "corpus")], target)

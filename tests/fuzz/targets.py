@@ -25,7 +25,7 @@ from hybrid.protocol.frames import Frame, MessageType, Opener, Sealer, StreamRea
 from hybrid.protocol.linking import decode_update, verify_linking_map
 from hybrid.protocol.qr import SCHEME, QrInvitation, Transport, decode_digits, encode_digits
 from hybrid.protocol.tunnel import parse_hex, parse_path, parse_routing_id, path_of, tunnel_domain
-from tests.fuzz import passkey_targets
+from tests.fuzz import passkey_targets, relay_targets
 from tests.protocol.sides import (
     CLIENT_IDENTITY,
     ROUTING_ID,
@@ -235,18 +235,22 @@ def phone_machine(data: bytes) -> None:
         _attempt(phone, steps[operation % len(steps)])
 
 
-TARGETS: dict[str, Target] = passkey_targets.TARGETS | {
-    "adverts": adverts,
-    "cbor": cbor_values,
-    "client-machine": client_machine,
-    "frames": frames,
-    "linking": linking,
-    "phone-machine": phone_machine,
-    "post-handshake": post_handshake,
-    "qr": qr,
-    "stream": stream,
-    "tunnel": tunnel,
-}
+TARGETS: dict[str, Target] = (
+    passkey_targets.TARGETS
+    | relay_targets.TARGETS
+    | {
+        "adverts": adverts,
+        "cbor": cbor_values,
+        "client-machine": client_machine,
+        "frames": frames,
+        "linking": linking,
+        "phone-machine": phone_machine,
+        "post-handshake": post_handshake,
+        "qr": qr,
+        "stream": stream,
+        "tunnel": tunnel,
+    }
+)
 
 _SEEDS_OF = {
     "adverts": (("advert.decrypt", "service_data"), ("advert.suffix", "suffix")),
@@ -274,6 +278,8 @@ def seeds(name: str) -> list[bytes]:
     """Where fuzzing of a target starts: valid and invalid inputs of the known answers, or short scripts."""
     if name in passkey_targets.TARGETS:
         return passkey_targets.seeds(name)
+    if name in relay_targets.TARGETS:
+        return relay_targets.seeds(name)
     if name not in _SEEDS_OF:
         return _SCRIPTS
     found: list[bytes] = []

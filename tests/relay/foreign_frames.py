@@ -87,3 +87,15 @@ def theirs(pieces: Iterable[bytes], limit: int) -> Reading:
     if server.close_sent is not None:
         reading.end = server.close_sent.code
     return reading
+
+
+def check_agreement(data: bytes, pieces: Iterable[bytes], limit: int) -> None:
+    """Read `data` cut into `pieces`, at once, and as `websockets` does, and compare."""
+    mine = ours([data], limit)
+    assert mine == ours(pieces, limit), "however it is cut"
+    other = theirs([data], limit)
+    if mine != other:
+        # We refuse at the header what `websockets` refuses, or delivers, when it is complete; until then we agree.
+        assert mine.end in (Code.TEXT, Code.PROTOCOL)
+        assert other.messages[: len(mine.messages)] == mine.messages
+        assert other.end in (None, Code.TEXT, Code.PROTOCOL, Code.SIZE)
