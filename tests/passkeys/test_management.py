@@ -243,6 +243,11 @@ def test_a_listing_goes_on_only_where_it_began() -> None:
     assert key.device.call(CTAPHID.CBOR, begin)[0] == 0
     assert key.status(0x0B) == 0
     assert key.device.call(CTAPHID.CBOR, go_on)[0] == 0x30, "another command on the channel ended it"
+    for end in (lambda: key.status(0x04), key.authenticator.power_cycle):
+        begin = bytes([0x0A]) + cbor.encode(_signed(key, 2))
+        assert key.device.call(CTAPHID.CBOR, begin)[0] == 0
+        end()
+        assert key.device.call(CTAPHID.CBOR, go_on)[0] == 0x30
 
 
 def test_sites_go_on_while_passkeys_of_one_are_listed() -> None:
