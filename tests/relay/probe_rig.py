@@ -196,14 +196,16 @@ class RelayProcess:
 
     def tcp(self, source: str = "") -> socket.socket:
         address = (source, 0) if source else None
-        connection = socket.create_connection((self.host, self.port), PATIENCE, source_address=address)
+        return self.keep(socket.create_connection((self.host, self.port), PATIENCE, source_address=address))
+
+    def keep(self, connection: socket.socket) -> socket.socket:
+        """Close it in the end."""
         self._sockets.append(connection)
         return connection
 
     def narrow(self) -> socket.socket:
         """A connection of which the kernel keeps little."""
-        connection = socket.socket()
-        self._sockets.append(connection)
+        connection = self.keep(socket.socket())
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((self.host, self.port))
         return connection
@@ -211,8 +213,7 @@ class RelayProcess:
     def peer(self, source: str = "") -> Peer:
         connection = self.tcp(source)
         if self.tls is not None:
-            connection = self.tls.wrap_socket(connection, server_hostname="localhost")
-            self._sockets.append(connection)
+            connection = self.keep(self.tls.wrap_socket(connection, server_hostname="localhost"))
         return Peer(connection)
 
     def status(self, path: str, **changes: Any) -> int:

@@ -13,8 +13,9 @@ import random
 import socket
 import ssl
 import struct
+from array import array
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
 from typing import cast
@@ -99,6 +100,8 @@ class Side(asyncio.Protocol):
         self.answer: bytes | None = None  # head of the relay's answer
         self.received: list[bytes] = []
         self.close_code: int | None = None
+        self.left_at: float | None = None  # when it closed or was killed
+        self.told_at: float | None = None  # when it heard that the other side did
         self.wrong: str | None = None
         self.wanted: int | None = None  # messages
         self.answered, self.all_sent, self.complete, self.ended = (asyncio.Event() for _ in range(4))
@@ -139,6 +142,7 @@ class Side(asyncio.Protocol):
         if self.killed or self.ended.is_set():
             return
         self.killed = True
+        self.left_at = asyncio.get_running_loop().time()
         if end is End.EOF and self._transport.can_write_eof():
             self._transport.write_eof()
             return
@@ -153,6 +157,7 @@ class Side(asyncio.Protocol):
         await self.all_sent.wait()
         if self.let_in and self.close_code is None and not self.killed and not self._transport.is_closing():
             self._closing = True
+            self.left_at = asyncio.get_running_loop().time()
             self._transport.write(client_frame(CLOSE, b"\x03\xe8", b"\x05\x06\x07\x08"))
 
     def abort(self) -> None:
@@ -192,6 +197,7 @@ class Side(asyncio.Protocol):
             self.check_complete()
         elif first == 0x80 | CLOSE and self.close_code is None:
             self.close_code = int.from_bytes(payload[:2], "big")
+            self.told_at = asyncio.get_running_loop().time()
             self._answer_close()
         elif first != 0x80 | PONG:
             self.wrong = f"an unexpected frame {first:#x} of {len(payload)} bytes"
@@ -226,7 +232,8 @@ class Soak:
     port: int
     tls: ssl.SSLContext | None
     dice: random.Random
-    counts: Counter[str]
+    counts: Counter[str] = field(default_factory=Counter)
+    delays: array[float] = field(default_factory=lambda: array("d"))  # s, until the other side knew
 
     async def run(self, transactions: int, at_once: int) -> None:
         """All transactions.
@@ -322,6 +329,8 @@ class Soak:
         if other.close_code != told:
             raise Wrong(f"{end.name}: the other side was told {other.close_code}, not {told}")
         self.counts["joined"] += 1
+        if ending.left_at is not None and other.told_at is not None:
+            self.delays.append(other.told_at - ending.left_at)
 
 
 def _routing_id(owner: Side) -> str | None:

@@ -222,6 +222,29 @@ def test_addresses_told_by_the_proxy_protocol() -> None:
             assert b" 101 " not in peer.until_end()
 
 
+def test_the_proxy_protocol_in_front_of_tls_in_pieces_and_with_more_in_it(certificate: Certificate) -> None:
+    files = ("--cert", str(certificate.cert), "--key", str(certificate.key))
+    context = certificate.client_context()
+    told = proxy_v2("203.0.113.1")
+    more = told[:14] + struct.pack("!H", 12 + 7) + told[16:] + b"\x05\x00\x04abcd"  # with a unique id
+    local = told[:12] + b"\x20\x00\x00\x00"  # the proxy for itself: a health check
+    with running(*files, "--proxy-protocol", "--trusted-proxy", "127.0.0.1", "--new-per-minute", "1") as relay:
+        for header, status in ((told, 101), (more, 429), (local, 101), (local, 101)):
+            connection = relay.tcp()
+            for byte in header:
+                connection.sendall(bytes([byte]))
+            secured = relay.keep(context.wrap_socket(connection, server_hostname="localhost"))
+            assert Peer(secured).ask(new_path(tunnel_id())).status == status
+
+
+def test_the_proxy_protocol_of_who_is_no_proxy() -> None:
+    with running("--proxy-protocol", "--trusted-proxy", "127.0.0.2") as relay:
+        peer = relay.peer()
+        peer.send(proxy_v2("203.0.113.1"), request(new_path(tunnel_id())))
+        assert b" 101 " not in peer.until_end()
+        works(relay)
+
+
 def test_addresses_told_by_a_header() -> None:
     with running("--trusted-proxy", "127.0.0.1", "--new-per-minute", "1") as relay:
         for told, status in (
@@ -288,6 +311,7 @@ def test_draining() -> None:
 
 def test_draining_nothing_takes_no_time() -> None:
     with running("--drain", "1000") as relay:
+        relay.tcp()  # says nothing, and is no tunnel
         relay.process.send_signal(signal.SIGTERM)
         assert relay.process.wait(PATIENCE) == 0
 
