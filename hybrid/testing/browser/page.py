@@ -260,7 +260,6 @@ class Page:
 
     async def forget_sites(self) -> None:
         """Forget cookies and storage of every website that the browser has seen."""
-        await self._devtools.call("Network.clearBrowserCookies", self._session)
         await self._devtools.call("Storage.clearDataForOrigin", self._session, origin="*", storageTypes="all")
 
     def close(self) -> None:
