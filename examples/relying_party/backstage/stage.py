@@ -13,7 +13,7 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,9 @@ class Stage:
     bluetooth_problem: str | None
     kind: str = "plain"
     radio_on: bool = True
-    store: MemoryStore = field(default_factory=MemoryStore)
 
     def __post_init__(self) -> None:
+        self._stores = {kind: MemoryStore() for kind in KINDS}
         self.feed = Feed(self._state)
         self.story = Story(self.feed)
         self.person = PersonAtThePanel(self.feed.changed, lambda text: self.feed.tell(Side.PHONE, text))
@@ -94,6 +94,11 @@ class Stage:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # the phone
+
+    @property
+    def store(self) -> MemoryStore:
+        """The passkeys of the phone in the hand; each has its own."""
+        return self._stores[self.kind]
 
     def scan(self, code: str | None) -> None:
         """Let the phone read a code; None: the one that our laptop shows. What it did before is over.

@@ -47,7 +47,7 @@ const clicks = {
 
 export async function scan() {
   await attempt(() => command("scan"));
-  screen.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
+  screen.scrollIntoView({ block: "nearest" });
 }
 
 async function attempt(work) {
