@@ -503,6 +503,14 @@ async def test_g6_credential_is_named_even_for_one_allowed() -> None:
     assert fields[1]["id"] == known
 
 
+async def test_a_passkey_that_cannot_be_backed_up_never_says_that_it_is() -> None:
+    store = MemoryStore()
+    authenticator = phone(store)
+    await made(authenticator)
+    store.update(replace(store.credentials()[0], backed_up=True))
+    assert (await ok(authenticator, sign_in()))[2][32] == 0x05
+
+
 async def test_g2_allow_list_of_another_site() -> None:
     authenticator = phone(MemoryStore())
     known = await new_id(authenticator)

@@ -410,6 +410,14 @@ async def test_g8_30_seconds_from_the_last() -> None:
     assert await status(authenticator, b"\x08") == 0x30
 
 
+async def test_g8_a_power_cycle_ends_it() -> None:
+    authenticator = roaming()
+    await _several(authenticator)
+    await ok(authenticator, sign_in())
+    authenticator.power_cycle()
+    assert await status(authenticator, b"\x08") == 0x30
+
+
 async def test_g8_a_removed_passkey_ends_it() -> None:
     store = MemoryStore()
     authenticator = roaming(store)
