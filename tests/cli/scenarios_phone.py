@@ -131,6 +131,14 @@ async def _old_vault(stage: Stage, folder: Path) -> AsyncIterator[Values]:
     yield {}
 
 
+class _LooksForFido23(clients.Client):
+    """Insists on the newest version."""
+
+    async def greeted(self) -> None:
+        await super().greeted()
+        assert b"FIDO_2_3" in self.greeting
+
+
 _SUCCESS = {
     "phone-sign-in": _phone("a client signs in", client(lambda: clients.Client(sign_in())), setting=vault(passkey())),
     "phone-register": Scenario(
@@ -161,6 +169,12 @@ _SUCCESS = {
         _STDIN,
         setting=vault(passkey()),
         client=client(lambda: clients.Client(sign_in()), relay_name=DOMAIN),
+    ),
+    "phone-fido-2-3": _phone(
+        "a client that looks for FIDO_2_3",
+        client(lambda: _LooksForFido23(sign_in())),
+        "--fido-2-3",
+        setting=vault(passkey()),
     ),
     "phone-client-left": _phone("the client leaves after the greeting", client(clients.LeavesAfterGreeting)),
     "phone-client-hung-up": _phone("the client hangs up after the greeting", client(clients.HangsUpAfterGreeting)),
