@@ -249,15 +249,19 @@ def vectors(files: tuple[Path, ...], as_json: bool) -> int:
 @click.option("--adapters", type=click.IntRange(1, 16), default=2, metavar="N", help="How many adapters (2).")
 @click.option("--bluez", type=click.Choice(["5.66", "5.82"]), default="5.82", help="Whose behaviour (5.82).")
 @click.option("--strangers", callback=_rate, default="0", metavar="RATE", help="Adverts of others a second.")
+@_json_events
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 def virtual_bluez(adapters: int, bluez: str, strangers: float, command: tuple[str, ...]) -> int:
     """Run CMD with Bluetooth adapters that exist only for it; give its exit code."""
-    from hybrid.testing.virtual_bluez import DbusDaemonMissing, run_command
+    from hybrid.testing.virtual_bluez import CannotRun, DbusDaemonMissing, run_command
 
     try:
         return run_command(list(command), adapters=adapters, bluez=bluez, strangers=strangers)
     except DbusDaemonMissing as error:
         raise UsageProblem(str(error), "install it: apt install dbus-daemon") from None
+    except CannotRun as error:
+        _screen.fail("usage", Explanation(str(error), "check the command after --", error.exit_code))
+        return error.exit_code
 
 
 @cli.command("serve-authenticator", short_help="Serve an authenticator on a socket, for test suites.")

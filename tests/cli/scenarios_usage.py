@@ -57,6 +57,8 @@ SCENARIOS: dict[str, Scenario] = {
     "usage-preset-roaming": Scenario(
         "hybrid serve-authenticator --tcp 127.0.0.1:0 --profile roaming --preset iphone", "a phone that is a key"
     ),
+    "usage-virtual-bluez-command": Scenario("hybrid virtual-bluez -- /no/such", "a command that is not there"),
+    "usage-virtual-bluez-json": Scenario("hybrid virtual-bluez --json-events -- /no/such", "the same for programs"),
     "usage-phone-no-code": Scenario("hybrid phone --vault-key none", "no code"),
     "usage-phone-two-codes": Scenario("hybrid phone {code} --qr-image x.png --vault-key none", "two codes"),
     "usage-phone-empty-stdin": Scenario("hybrid phone - --vault-key none", "no code on standard input"),

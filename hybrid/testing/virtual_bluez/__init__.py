@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from hybrid.testing.virtual_bluez.adverts import service_data_ad
 from hybrid.testing.virtual_bluez.bus import DbusDaemonMissing
-from hybrid.testing.virtual_bluez.command import run_command
+from hybrid.testing.virtual_bluez.command import CannotRun, run_command
 from hybrid.testing.virtual_bluez.control import HANG, VirtualBluez, virtual_bluez
 
-__all__ = ["HANG", "DbusDaemonMissing", "VirtualBluez", "run_command", "service_data_ad", "virtual_bluez"]
+__all__ = ["HANG", "CannotRun", "DbusDaemonMissing", "VirtualBluez", "run_command", "service_data_ad", "virtual_bluez"]

@@ -1,7 +1,6 @@
 """Run a command inside a virtual BlueZ: ``hybrid virtual-bluez -- CMD``.
 
-The command's exit code is the result, by the shell's conventions: 128 + number if a signal ended it, 126 and 127 if
-it cannot be run.
+The command's exit code is the result, by the shell's conventions: 128 + number if a signal ended it.
 """
 
 from __future__ import annotations
@@ -9,18 +8,25 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 
 from hybrid.testing.virtual_bluez.control import virtual_bluez
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+class CannotRun(Exception):
+    """The command cannot be run. `exit_code` as a shell would have it: 127 if there is none, 126 for other reasons."""
+
+    def __init__(self, name: str, error: OSError) -> None:
+        super().__init__(f"cannot run {name}: {(error.strerror or 'no reason given').lower()}")
+        self.exit_code = 127 if isinstance(error, FileNotFoundError) else 126
+
+
 def run_command(argv: list[str], *, adapters: int, bluez: str, strangers: float) -> int:
     """Run `argv` with the virtual BlueZ's bus in its environment; give its exit code.
 
     SIGTERM, SIGINT and SIGHUP are passed on; the virtual BlueZ lives as long as the command. Raises
-    `DbusDaemonMissing`.
+    `DbusDaemonMissing` and `CannotRun`.
     """
     return asyncio.run(_run(argv, adapters, bluez, strangers))
 
@@ -45,12 +51,7 @@ async def _run(argv: list[str], adapters: int, bluez: str, strangers: float) -> 
             try:
                 process = await asyncio.create_subprocess_exec(*argv, env=os.environ | running.environment)
             except OSError as error:
-                print(
-                    f"hybrid: error: cannot run {argv[0]}: {(error.strerror or 'no reason given').lower()}",
-                    file=sys.stderr,
-                )
-                print("hybrid: hint: check the command after --", file=sys.stderr)
-                return 127 if isinstance(error, FileNotFoundError) else 126
+                raise CannotRun(argv[0], error) from None
             for number in early:
                 process.send_signal(number)
             code = await process.wait()

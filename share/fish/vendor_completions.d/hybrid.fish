@@ -120,4 +120,5 @@ complete -c hybrid -n '__fish_seen_subcommand_from vectors' -F
 complete -c hybrid -n '__fish_seen_subcommand_from virtual-bluez' -l adapters -x -d 'How many adapters (2)'
 complete -c hybrid -n '__fish_seen_subcommand_from virtual-bluez' -l bluez -x -a '5.66 5.82' -d 'Whose behaviour (5.82)'
 complete -c hybrid -n '__fish_seen_subcommand_from virtual-bluez' -l strangers -x -d 'Adverts of others a second'
+complete -c hybrid -n '__fish_seen_subcommand_from virtual-bluez' -l json-events -d 'One JSON object a line on stderr, for programs'
 complete -c hybrid -n '__fish_seen_subcommand_from virtual-bluez' -s h -l help -d 'Show this message and exit'
