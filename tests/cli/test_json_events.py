@@ -18,6 +18,6 @@ def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command
             yield f"{path} {name}", command
 
 
-@pytest.mark.parametrize(("name", "command"), commands(cli, "hybrid"))
+@pytest.mark.parametrize(("name", "command"), list(commands(cli, "hybrid")))
 def test_every_command_takes_json_events(name: str, command: click.Command) -> None:
     assert "json_events" in [option.name for option in command.params], name
