@@ -7,6 +7,7 @@ Who may talk to whom and for how long is decided in `relay.Relay`; what bytes me
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -96,6 +97,17 @@ class Server:
         else:
             listener.server = await self._loop.create_server(make, sock=listening, backlog=_BACKLOG)
         self._listeners.append(listener)
+
+    async def adopt(self, connected: socket.socket, data: bytes) -> None:
+        """Go on with a plain TCP connection that another relay of this host accepted, and of which it read `data`.
+
+        Like everybody whom a trusted listener lets in, it may say for whom it speaks.
+        """
+        connected.setblocking(False)
+        make = partial(self._new_connection, Listener(secure=False, trusted=True))
+        with contextlib.suppress(OSError):
+            _, connection = await self._loop.connect_accepted_socket(make, connected)
+            connection.data_received(data)
 
     def start_drain(self) -> None:
         """Take no new tunnels from now on; those that exist may be joined and go on."""

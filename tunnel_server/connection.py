@@ -350,7 +350,9 @@ class Connection(asyncio.Protocol):
         if server.router is None or self._request is None or server.relay.refuses(self._number):
             return False
         request, head = self._request
-        join = ForeignJoin(target, head, request.headers, self._client or self._peer(), self)
+        descriptor = self._transport.get_extra_info("socket").fileno() if self._tls is None else None
+        client = self._client or self._peer()
+        join = ForeignJoin(target, head, request.headers, client, self, descriptor)
         self._taker = server.router(join)
         if self._taker is None:
             return False

@@ -59,7 +59,8 @@ class ForeignJoin:
 
     `head` holds the request as it came, from its first line to the empty one, at most 8 KiB; what the client sent
     behind it comes through `Taker.data_received`. `headers`: its fields, names in lower case, values in order.
-    `client` is the address that limits apply to, None for a connection that is never limited.
+    `client` is the address that limits apply to, None for a connection that is never limited. `descriptor` is the TCP
+    socket's, if nothing but this stream goes through it, so that it can be given away; None behind TLS.
     """
 
     connect: Connect
@@ -67,6 +68,7 @@ class ForeignJoin:
     headers: Mapping[bytes, Sequence[bytes]]
     client: str | None
     stream: Stream
+    descriptor: int | None = None
 
     def __repr__(self) -> str:
         return f"<ForeignJoin, head of {len(self.head)} bytes>"

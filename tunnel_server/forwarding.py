@@ -1,19 +1,21 @@
 """Passing a join on to the worker or node that owns the tunnel, and its bytes both ways.
 
 On one host the owner is a unix socket in a private folder, whose name is the routing id; no list is kept, the folder is
-the list. On another host it is the peer listener of that node, over mutual TLS. All limits are the owner's; who passes
-bytes on only keeps their pace, and closes with 1001 if the owner dies.
+the list. A plain TCP connection is given to the owner as it is, descriptor and all, and costs nothing from then on. One
+with TLS stays where its keys are, and so does one whose owner is another host, the peer listener of that node, over
+mutual TLS. All limits are the owner's; who passes bytes on only keeps their pace, and closes with 1001 if it dies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tunnel_server.foreign import ForeignJoin, Stream, Taker
 from tunnel_server.frames import Code, close_frame
@@ -21,12 +23,18 @@ from tunnel_server.http_head import refuse
 from tunnel_server.passing import HOPS_HEADER, Answer, request
 from tunnel_server.routing import owner_of
 
+if TYPE_CHECKING:
+    from tunnel_server.app import Server
+
 logger = logging.getLogger(__name__)
 
 _CONNECT_TIME = 5.0  # s
 _RETRY = "5"  # s
+_AGAIN = 0.002  # s until a queue that was full is tried again
 _GRACE = 0.5  # s for the client to read our last frame before its connection ends
 _WRITE_BUFFER = 64 * 1024
+_MAX_GIFT = 256 * 1024  # bytes of head, and of what came behind it; the system allows less
+_AT_ONCE = 16  # gifts between two looks at everything else
 
 Dial = Callable[[Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, Any]]]
 """Connects a protocol with the owner."""
@@ -41,8 +49,33 @@ class Peer:
 
 
 def socket_path(folder: Path, routing_id: bytes) -> Path:
-    """Unix socket of the worker that owns a routing id."""
+    """Unix socket of the worker that owns a routing id, for streams."""
     return folder / f"{routing_id.hex()}.sock"
+
+
+def gift_path(path: Path | str) -> str:
+    """Unix socket for datagrams with descriptors, beside a worker's `socket_path`."""
+    return f"{path}.gift"
+
+
+def take_gifts(server: Server, gifts: socket.socket) -> None:
+    """Go on with every connection that other workers give away to us, as long as the bound socket `gifts` is read."""
+    loop = asyncio.get_running_loop()
+    adopting: set[asyncio.Task[None]] = set()
+
+    def take() -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                data, descriptors, _, _ = socket.recv_fds(gifts, _MAX_GIFT, 1)
+            except OSError:  # no more of them, or no more descriptors
+                return
+            for descriptor in descriptors:
+                task = loop.create_task(server.adopt(socket.socket(fileno=descriptor), data))
+                adopting.add(task)
+                task.add_done_callback(adopting.discard)
+
+    gifts.setblocking(False)
+    loop.add_reader(gifts, take)
 
 
 class Forwarder:
@@ -91,6 +124,8 @@ class Forwarder:
             return None
         loop = asyncio.get_running_loop()
         head = request(join, proxy_protocol=self._proxy_protocol)
+        if join.descriptor is not None:
+            return _Gift(join.stream, join.descriptor, gift_path(path), head)
         return self._start(join, lambda protocol: loop.create_unix_connection(protocol, str(path)), head)
 
     def _dial_peer(self, peer: Peer) -> Dial:
@@ -106,6 +141,61 @@ class Forwarder:
 
     def _forget(self, pipe: _Pipe) -> None:
         self._pipes.pop(pipe, None)
+
+
+class _Gift:
+    """One join whose connection is given away: a `Taker` for the moment until that is done."""
+
+    def __init__(self, client: Stream, descriptor: int, path: str, head: bytes) -> None:
+        self._client = client
+        self._descriptor = descriptor
+        self._path = path
+        self._data = head
+        self._lost = False
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + _CONNECT_TIME
+        client.pause_reading()
+        self._loop.call_soon(self._give)  # when what came in one packet with the request is here too
+
+    def _give(self) -> None:
+        """Send the descriptor; the connection goes on elsewhere when ours is closed."""
+        if self._lost:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out:
+                out.connect(self._path)
+                socket.send_fds(out, [self._data], [self._descriptor])
+        except BlockingIOError:  # the system queues but a few, ten or some hundred
+            if self._loop.time() < self._deadline:
+                self._loop.call_later(_AGAIN, self._give)
+            else:
+                self._refuse(503, (("Retry-After", _RETRY),))
+        except OSError:
+            self._refuse(404)
+        else:
+            self._client.abort()
+
+    def _refuse(self, status: int, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        logger.debug("a connection cannot be given to the owner of its tunnel")
+        self._client.write(refuse(status, headers))
+        self._client.resume_reading()
+        self._client.close()
+
+    def data_received(self, data: bytes) -> None:
+        """What came in one packet with the request."""
+        self._data += data
+
+    def eof_received(self) -> None:
+        """The owner will see it too."""
+
+    def pause_writing(self) -> None:
+        """Nothing is written."""
+
+    def resume_writing(self) -> None:
+        """Nothing is written."""
+
+    def connection_lost(self) -> None:
+        self._lost = True
 
 
 class _Pipe(asyncio.Protocol):

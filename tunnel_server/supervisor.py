@@ -24,7 +24,7 @@ from typing import Any
 
 from tunnel_server import peering
 from tunnel_server.complaints import EXIT_USAGE, CommandError
-from tunnel_server.forwarding import Forwarder, socket_path
+from tunnel_server.forwarding import Forwarder, gift_path, socket_path
 from tunnel_server.lifecycle import live
 from tunnel_server.metrics import Samples, exposition, label, lasting, merge, process_samples, version_sample
 from tunnel_server.routing import NODES, draw
@@ -244,8 +244,9 @@ class Supervisor:
             number = worker.job.number
             self._all.discard(worker)
             self._past[number] = merge(self._past.get(number, []), lasting(worker.last))
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(worker.job.socket)
+            for path in (worker.job.socket, gift_path(worker.job.socket)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
     async def _replace(self, number: int) -> bool:
         """A successor for a worker, which then leaves; False if there is none."""

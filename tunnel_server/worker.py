@@ -20,7 +20,7 @@ from typing import Any
 
 from tunnel_server.app import Server
 from tunnel_server.complaints import CommandError
-from tunnel_server.forwarding import Forwarder
+from tunnel_server.forwarding import Forwarder, gift_path, take_gifts
 from tunnel_server.routing import owner_of
 from tunnel_server.settings import Settings, log_trouble
 from tunnel_server.single import Single, relaying
@@ -141,11 +141,15 @@ async def work(job: Job, settings: Settings) -> int:
         proxy_protocol=settings.proxy_protocol,
     )
     words, out = await asyncio.open_connection(sock=socket.socket(fileno=job.control))
-    inside = socket.socket(socket.AF_UNIX)
+    inside, gifts = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     inside.bind(job.socket)
+    gifts.bind(gift_path(job.socket))
     public = [socket.socket(fileno=number) for number in job.public]
     async with relaying(settings, [*public, inside], routing_id, forwarder.route) as (single, server):
+        take_gifts(server, gifts)
         await Worker(settings, single, server, forwarder, out).live(words)
+        asyncio.get_running_loop().remove_reader(gifts)
+    gifts.close()
     out.close()
     return 0
 

@@ -37,7 +37,8 @@ class Server:
     options: tuple[str, ...]  # what the generator has to be told about it
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -68,18 +69,19 @@ def started(arguments: Sequence[str], port: int, options: tuple[str, ...]) -> It
 
 def relay(tls: TLSFiles | None, *, uvloop: bool = True) -> contextlib.AbstractContextManager[Server]:
     """Ours."""
-    port = _free_port()
+    port = free_port()
     files = ("--cert", str(tls.chain), "--key", str(tls.key)) if tls else ()
     program = WITH_UVLOOP if uvloop else WITHOUT_UVLOOP
-    return started((*program, *LIMITS, "--port", str(port), *files), port, _options(tls))
+    return started((*program, *LIMITS, "--port", str(port), *files), port, tls_options(tls))
 
 
 def yardstick(module: str, tls: TLSFiles | None, *options: str) -> contextlib.AbstractContextManager[Server]:
     """`module` of this package."""
-    port = _free_port()
+    port = free_port()
     files = (str(tls.chain), str(tls.key)) if tls else ()
-    return started(("-m", f"benchmarks.relay.{module}", str(port), *files), port, (*_options(tls), *options))
+    return started(("-m", f"benchmarks.relay.{module}", str(port), *files), port, (*tls_options(tls), *options))
 
 
-def _options(tls: TLSFiles | None) -> tuple[str, ...]:
+def tls_options(tls: TLSFiles | None) -> tuple[str, ...]:
+    """What the generator has to be told."""
     return ("-t", "-N", "localhost") if tls else ()
