@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class Background(Generic[_T]):
@@ -75,6 +76,3 @@ class Background(Generic[_T]):
         async with self._context as entered:
             self._ready.set_result(entered)
             await self._stop.wait()
-
-
-_R = TypeVar("_R")

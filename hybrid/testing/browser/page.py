@@ -8,19 +8,18 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from hybrid.errors import HybridError
+from hybrid.testing.browser.background import Background
 from hybrid.testing.browser.devtools import DevTools, DevToolsError
 from hybrid.testing.browser.fido_log import FidoLog, LogReport
 from hybrid.testing.browser.patience import INTERVAL, wait_until
-
-_T = TypeVar("_T")
 
 WAIT = 20.0
 """Seconds that a page gets for what it is waited for."""
@@ -64,13 +63,6 @@ class PageError(HybridError):
     @property
     def identifier(self) -> str:
         return "browser.page"
-
-
-class Runner(Protocol):
-    """Does work on the rig's loop for another thread."""
-
-    def run(self, work: Coroutine[Any, Any, _T]) -> _T: ...
-    def begin(self, work: Coroutine[Any, Any, Any]) -> Future[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,19 +138,21 @@ class Ceremony:
 class Page:
     """One tab. Every method waits until it is done and may be called from any thread but the rig's."""
 
-    def __init__(self, runner: Runner, devtools: DevTools, target: str, session: str, log: FidoLog) -> None:
+    def __init__(
+        self, background: Background[Any], devtools: DevTools, target: str, session: str, log: FidoLog
+    ) -> None:
         self.target = target
         self.log = log
-        self._runner = runner
+        self._background = background
         self._devtools = devtools
         self._session = session
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        return self._runner.run(self._devtools.call(method, self._session, **parameters))
+        return self._background.run(self._devtools.call(method, self._session, **parameters))
 
     def goto(self, url: str) -> None:
         """Load a page and wait until it is complete."""
-        self._runner.run(self._goto(url))
+        self._background.run(self._goto(url))
 
     async def _goto(self, url: str) -> None:
         answer = await self._devtools.call("Page.navigate", self._session, url=url)
@@ -170,7 +164,7 @@ class Page:
 
     def evaluate(self, expression: str, limit: float = WAIT) -> Any:
         """Give the value of a JavaScript expression, or what its promise comes to. Raises `PageError` if it throws."""
-        return self._runner.run(self._evaluate(expression, limit))
+        return self._background.run(self._evaluate(expression, limit))
 
     async def _evaluate(self, expression: str, limit: float | None) -> Any:
         answer = await self._devtools.call(
@@ -189,7 +183,7 @@ class Page:
 
     def wait_for(self, expression: str, limit: float = WAIT) -> Any:
         """Wait until an expression is true; give its value. It may not be there yet: what throws is not true."""
-        found = self._runner.run(self._wait_for(expression, limit))
+        found = self._background.run(self._wait_for(expression, limit))
         if found is None:
             raise PageError(f"not true within {limit:g} s: {expression}")
         return found
@@ -256,7 +250,7 @@ class Page:
 
     def begin(self, expression: str) -> Future[Any]:
         """Begin what `evaluate` does, and do not wait for it."""
-        return self._runner.begin(self._evaluate(expression, None))
+        return self._background.begin(self._evaluate(expression, None))
 
     async def forget_sites(self) -> None:
         """Forget cookies and storage of every website that the browser has seen."""
@@ -264,10 +258,10 @@ class Page:
 
     def close(self) -> None:
         """Close the tab."""
-        self._runner.run(self._devtools.call("Target.closeTarget", targetId=self.target))
+        self._background.run(self._devtools.call("Target.closeTarget", targetId=self.target))
 
 
-async def attach(runner: Runner, devtools: DevTools, log: FidoLog, target: str) -> Page:
+async def attach(background: Background[Any], devtools: DevTools, log: FidoLog, target: str) -> Page:
     """Attach to a tab."""
     session = (await devtools.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
-    return Page(runner, devtools, target, session, log)
+    return Page(background, devtools, target, session, log)

@@ -26,7 +26,8 @@ from hybrid.passkeys.profiles import PHONE
 from hybrid.passkeys.store import Credential, CredentialStore, MemoryStore
 from hybrid.protocol.ctap import Status
 from hybrid.protocol.eid import FIDO_UUID
-from hybrid.testing.browser.page import WAIT, Runner
+from hybrid.testing.browser.background import Background
+from hybrid.testing.browser.page import WAIT
 from hybrid.testing.browser.patience import INTERVAL
 from hybrid.testing.browser.place import CODE_WITHIN, PHONE_ADAPTER, Place
 from hybrid.testing.peers import phones
@@ -122,9 +123,9 @@ class PhoneLeft(HybridError):
 class Session:
     """A plan under way. `events`: what has happened on the phone so far."""
 
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._doing: Future[Any] = Future()
+    def __init__(self, events: list[Event], doing: Future[Any]) -> None:
+        self.events = events
+        self._doing = doing
 
     def outcome(self, limit: float = SESSION) -> PhoneOutcome:
         """Wait for the end. Raises `NoCode` if no code appeared, `TimeoutError` after `limit` seconds."""
@@ -141,11 +142,6 @@ class Session:
                 raise TimeoutError(f"no {event.__name__} on the phone within {limit:g} s")
             time.sleep(INTERVAL)
 
-    def begun(self, doing: Future[Any]) -> Session:
-        """Tell it what it waits for."""
-        self._doing = doing
-        return self
-
     def cancel(self) -> None:
         """Put the phone away. Nothing happens if the session has ended."""
         self._doing.cancel()
@@ -161,7 +157,7 @@ class Phone:
 
     def __init__(
         self,
-        runner: Runner,
+        background: Background[Place],
         place: Place,
         *,
         preset: str | None = None,
@@ -171,7 +167,7 @@ class Phone:
         self.profile = PHONE if preset is None else presets.preset(preset)
         self.store = MemoryStore() if store is None else store
         self.service_id = self.profile.habits.service_id if service_id is None else service_id
-        self._runner = runner
+        self._background = background
         self._place = place
         self._sessions: list[Session] = []
 
@@ -210,16 +206,17 @@ class Phone:
 
     def bluetooth(self, on: bool) -> None:
         """Switch the phone's Bluetooth on or off."""
-        self._runner.run(self._place.bluez.power(PHONE_ADAPTER, on))
+        self._background.run(self._place.bluez.power(PHONE_ADAPTER, on))
 
     def begin(self, plan: Plan, *, code_within: float = CODE_WITHIN) -> Session:
         """Start a plan and do not wait: for drivers whose click returns only when the ceremony is over.
 
         `code_within`: seconds until the screen must show a code.
         """
-        session = Session()
+        events: list[Event] = []
+        session = Session(events, self._background.begin(self._follow(plan, code_within, events)))
         self._sessions.append(session)
-        return session.begun(self._runner.begin(self._follow(plan, code_within, session.events)))
+        return session
 
     def put_away(self) -> None:
         """End whatever is still under way."""

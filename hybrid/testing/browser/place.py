@@ -73,7 +73,7 @@ class Place:
         self._scanned: set[str] = set()
 
     async def read_code(self, limit: float) -> str:
-        """Wait for a code on the screen that was not scanned before. Raises `NoCode`."""
+        """Wait for a code on the screen that was not scanned before. Raises `NoCode`, `ProgramFailed`."""
         before: bytes = b""
 
         async def look() -> str | None:
@@ -92,6 +92,7 @@ class Place:
 
         code = await wait_until(look, limit, _LOOK_EVERY)
         if code is None:
+            self.chromium.program.check()
             self.keep_picture("NoCode")
             steps = self.chromium.log.since().steps
             dialog = f"the browser's dialog was last at {steps[-1]}" if steps else "the browser never showed its dialog"
