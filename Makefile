@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 SECONDS_EACH ?= 300
 
-.PHONY: help demo test fast check soak bench manual
+.PHONY: help demo test fast check soak bench manual website pictures
 
 help:
 	@echo 'make demo    a laptop signs in with a phone: three processes on this machine'
@@ -11,6 +11,8 @@ help:
 	@echo 'make check   lint, format, types, import contracts'
 	@echo 'make soak    the long proofs in full (SECONDS_EACH=$(SECONDS_EACH) for each fuzz target); prints figures'
 	@echo 'make bench   measurements'
+	@echo 'make website  an example website with passkeys, and a look behind the scenes'
+	@echo 'make pictures make the pictures of the documents anew'
 	@echo 'make manual  write manual pages and completions anew'
 
 demo:
@@ -40,3 +42,11 @@ bench:
 manual:
 	@scripts/setup dev
 	@.venv/bin/python -m scripts.make_manual
+
+website:
+	@scripts/setup dev
+	@.venv/bin/python -m examples.relying_party
+
+pictures:
+	@scripts/setup test
+	@.venv/bin/python -m scripts.make_pictures

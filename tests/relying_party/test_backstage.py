@@ -17,6 +17,8 @@ from examples.relying_party.backstage.stage import Stage, open_stage
 from examples.relying_party.website.app import Website
 from tests.relying_party.visitor import ORIGIN, Visitor, reason, settings
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Theatre:
