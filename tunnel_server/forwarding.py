@@ -96,7 +96,7 @@ class Forwarder:
         self._node = node
         self._folder = folder
         self._peers = peers or {}
-        self._peer_context = peer_context
+        self.peer_context = peer_context
         self._proxy_protocol = proxy_protocol
         self._pipes: dict[_Pipe, asyncio.Task[None]] = {}
 
@@ -131,7 +131,7 @@ class Forwarder:
     def _dial_peer(self, peer: Peer) -> Dial:
         loop = asyncio.get_running_loop()
         return lambda protocol: loop.create_connection(
-            protocol, peer.host, peer.port, ssl=self._peer_context, ssl_handshake_timeout=_CONNECT_TIME
+            protocol, peer.host, peer.port, ssl=self.peer_context, ssl_handshake_timeout=_CONNECT_TIME
         )
 
     def _start(self, join: ForeignJoin, dial: Dial, head: bytes) -> _Pipe:

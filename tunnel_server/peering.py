@@ -46,6 +46,15 @@ class PeerFiles:
             context.load_cert_chain(self.cert, self.key, password="")
         return calling, called
 
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Show the certificate as it is now on connections to come; nothing changes if a file is no good.
+
+        Raises:
+            OSError: as `contexts` does.
+        """
+        self.contexts()
+        context.load_cert_chain(self.cert, self.key, password="")
+
 
 async def listen(listener: socket.socket, context: ssl.SSLContext, node: int, forwarder: Forwarder) -> asyncio.Server:
     """Take joins for `node` on a bound socket."""

@@ -8,7 +8,8 @@ import logging
 import os
 import resource
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,18 @@ class Settings:
         """
         if self.peer_files is None:
             return None
-        try:
+        with _usable_peer_files():
             return self.peer_files.contexts()
-        except (OSError, ValueError) as exc:
-            raise CommandError(
-                "the certificates for peers cannot be used",
-                "give --peer-cert, its --peer-key and the --peer-ca of all nodes, as PEM",
-                EXIT_USAGE,
-            ) from exc
+
+    def renew_peer_context(self, context: ssl.SSLContext | None) -> None:
+        """Let one of `peer_contexts` show the certificate as it is now.
+
+        Raises:
+            CommandError: one of the files cannot be used.
+        """
+        if self.peer_files is not None and context is not None:
+            with _usable_peer_files():
+                self.peer_files.renew(context)
 
     def loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
         """Maker of the wanted event loop; None for asyncio's own.
@@ -140,6 +145,18 @@ def check(settings: Settings, *, plain: bool) -> None:
     if (settings.peers or settings.peer_listen) and settings.peer_files is None:
         raise CommandError("peers need certificates", "give --peer-cert, --peer-key and --peer-ca together", EXIT_USAGE)
     settings.peer_contexts()
+
+
+@contextmanager
+def _usable_peer_files() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as exc:
+        raise CommandError(
+            "the certificates for peers cannot be used",
+            "give --peer-cert, its --peer-key and the --peer-ca of all nodes, as PEM",
+            EXIT_USAGE,
+        ) from exc
 
 
 def _is_loopback(host: str) -> bool:

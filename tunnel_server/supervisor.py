@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+import ssl
 import stat
 import sys
 import tempfile
@@ -102,12 +103,20 @@ class _Process:
 class Supervisor:
     """Keeps `settings.workers` workers alive."""
 
-    def __init__(self, settings: Settings, arguments: list[str], sockets: Sockets, folder: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        arguments: list[str],
+        sockets: Sockets,
+        folder: Path,
+        peer_context: ssl.SSLContext | None = None,
+    ) -> None:
         self.node = secrets.randbelow(NODES) if settings.node is None else settings.node
         self._settings = settings
         self._arguments = arguments
         self._sockets = sockets
         self._folder = folder
+        self._peer_context = peer_context
         self._current: dict[int, _Process] = {}
         self._all: set[_Process] = set()
         self._past: dict[int, Samples] = {}  # of workers that are gone, by number
@@ -149,6 +158,7 @@ class Supervisor:
 
     async def reload(self) -> None:
         self._settings.tls()  # so that files that are no good never reach a worker
+        self._settings.renew_peer_context(self._peer_context)
         for worker in self._all:
             worker.say("reload")
 
@@ -342,10 +352,13 @@ async def run(settings: Settings, arguments: list[str]) -> int:
         sockets = await open_sockets(settings)
         for listening in sockets.public:
             listening.listen(socket.SOMAXCONN)
-        supervisor = Supervisor(settings, arguments, sockets, folder)
+        contexts = settings.peer_contexts()
+        called = contexts[1] if contexts is not None else None
+        supervisor = Supervisor(settings, arguments, sockets, folder, called)
         try:
             await supervisor.start()
-            async with _peer_listener(settings, sockets, supervisor.node, folder):
+            forwarder = Forwarder(supervisor.node, folder, proxy_protocol=settings.proxy_protocol)
+            async with _peer_listener(sockets.peer, called, supervisor.node, forwarder):
                 return await live(supervisor, sockets, settings.drain)
         finally:
             await supervisor.close()
@@ -353,13 +366,13 @@ async def run(settings: Settings, arguments: list[str]) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _peer_listener(settings: Settings, sockets: Sockets, node: int, folder: Path) -> AsyncIterator[None]:
-    contexts = settings.peer_contexts()
-    if sockets.peer is None or contexts is None:
+async def _peer_listener(
+    listening: socket.socket | None, context: ssl.SSLContext | None, node: int, forwarder: Forwarder
+) -> AsyncIterator[None]:
+    if listening is None or context is None:
         yield
         return
-    forwarder = Forwarder(node, folder, proxy_protocol=settings.proxy_protocol)
-    server = await peering.listen(sockets.peer, contexts[1], node, forwarder)
+    server = await peering.listen(listening, context, node, forwarder)
     try:
         yield
     finally:

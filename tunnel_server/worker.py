@@ -105,6 +105,7 @@ class Worker:
     async def _reload(self) -> None:
         try:
             await self._single.reload()
+            self._settings.renew_peer_context(self._forwarder.peer_context)
         except CommandError as exc:
             logger.error("%s; the old one stays in use", exc)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import socket
 import ssl
@@ -137,6 +138,42 @@ async def test_only_nodes_are_let_in(certificate: Certificate, tmp_path: Path) -
             assert (await wrong).startswith(b"HTTP/1.1 404 ")
         assert (await answer(port, known, path, hop)).startswith(b"HTTP/1.1 101 ")
         owner.abort()
+
+
+async def test_new_certificates_for_nodes(certificate: Certificate, tmp_path: Path) -> None:
+    """Both nodes trust two authorities; one node goes over to a certificate of the second one."""
+    (tmp_path / "other").mkdir()
+    other = make_certificate(tmp_path / "other")
+    files = Certificate(tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem")
+    files.ca.write_bytes(certificate.ca.read_bytes() + other.ca.read_bytes())
+
+    def install(made: Certificate) -> None:
+        shutil.copy(made.cert, files.cert)
+        shutil.copy(made.key, files.key)
+
+    async def shown(port: int) -> str:
+        context = files.client_context()
+        context.load_cert_chain(certificate.cert, certificate.key)
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        number: str = writer.get_extra_info("peercert")["serialNumber"]
+        writer.transport.abort()
+        return number
+
+    install(certificate)
+    async with two_nodes(files, "--log-level", "info", workers=1) as (first, second):
+        async with tunnel(second.port, first.port) as (owner, guest):
+            before = await shown(second.ports["peers"])
+            files.key.write_text("no key at all")
+            second.process.send_signal(signal.SIGHUP)
+            await eventually(partial(second.said, "certificates for peers cannot be used; the old one stays in use"))
+            assert await shown(second.ports["peers"]) == before
+            install(other)
+            second.process.send_signal(signal.SIGHUP)
+            await eventually(partial(second.said, "new certificates are in use"))
+            assert await shown(second.ports["peers"]) != before
+            await transaction(first.port, second.port)
+            await transaction(second.port, first.port)
+            assert await owner.alive(guest)
 
 
 async def test_a_node_that_is_not_who_it_should_be(certificate: Certificate, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def over_nats(folder: Path) -> AsyncIterator[tuple[WakeUps, WakeUps]]:
 
 
 Ways = Callable[[Path], AbstractAsyncContextManager[tuple[WakeUps, WakeUps]]]
-both = pytest.mark.parametrize("way", [in_process, over_nats])
+both = pytest.mark.parametrize("way", [in_process, pytest.param(over_nats, marks=pytest.mark.slow)])
 
 
 @both
@@ -133,6 +133,7 @@ def test_a_name_shows_no_contact_id() -> None:
 RIGHTS = 'permissions: {publish: "tunnel-server.>", subscribe: "tunnel-server.>"}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["user", "token", "nkey", "certificate"])
 async def test_authentication(how: str, certificate: Certificate, tmp_path: Path) -> None:
     """Each way in, with the least rights that the documentation names; and nobody gets in without it."""
