@@ -109,6 +109,7 @@ SERVED: dict[type[clients.Client], tuple[list[bytes], list[int]]] = {
     clients.AsksAgainAfterAnswer: ([RESPONSE], [0]),
     clients.AsksGetInfo: ([b"\x00" + GET_INFO, RESPONSE], [0]),
     clients.AsksGetInfoBadly: ([b"\x03", RESPONSE], [0]),
+    clients.AsksOnlyGetInfo: ([b"\x00" + GET_INFO], []),
     clients.LeavesAfterGreeting: ([], []),
     clients.HangsUpAfterGreeting: ([], []),
 }

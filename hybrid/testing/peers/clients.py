@@ -221,6 +221,16 @@ class AsksGetInfo(Client):
         await super().talk()
 
 
+class AsksOnlyGetInfo(Client):
+    """Asks for getInfo, although the greeting had it, says goodbye, and takes what comes until the phone leaves."""
+
+    async def talk(self) -> None:
+        await self.wire.send_frame(MessageType.CTAP, bytes([Command.GET_INFO]))
+        await self.say_goodbye()
+        while True:
+            await self.read_answer()
+
+
 class AsksGetInfoBadly(Client):
     """Asks for getInfo with a parameter, and then for the rest."""
 
