@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WRITE_BUFFER = 64 * 1024
-
 
 class _Stage(IntEnum):
     """What the next bytes are."""
@@ -91,7 +89,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
-        self._transport.set_write_buffer_limits(_WRITE_BUFFER)
         server = self._server
         self._arrived = server.now()
         host = self._peer()

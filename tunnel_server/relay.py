@@ -100,6 +100,7 @@ _BUSY_RETRY = 5
 _DRAINING_RETRY = 30
 _CONTACT_RETRY = 300
 
+_GRAINS = 256  # a burst of messages starts the idle time once in this part of it, which then ends that much early
 _NO_MESSAGES: list[bytes] = []  # of every tunnel that has been joined
 
 _Key = TypeVar("_Key")
@@ -145,7 +146,9 @@ class _Tunnel:
     tunnel_id: bytes
     owner: int
     created: float
+    waiting: _Timer[_Tunnel]  # pending or idle: the one that runs, besides that of its lifetime
     guest: int | None = None
+    quiet_at: float = 0.0  # a message after this time starts the idle time again
     early: list[bytes] = field(default_factory=list)  # frames
     early_bytes: int = 0
 
@@ -157,6 +160,7 @@ class _Tunnel:
 class _Connection:
     group: str | None
     refusal: int | None
+    timer: _Timer[int] | None = None  # the one that runs, besides that of a stall
     tunnel: _Tunnel | None = None
     messages: int = 0
     total: int = 0
@@ -210,6 +214,7 @@ class Relay:
         self._pending: _Timer[_Tunnel] = _Timer(limits.pending)
         self._idle: _Timer[_Tunnel] = _Timer(limits.idle)
         self._lifetime: _Timer[_Tunnel] = _Timer(limits.lifetime)
+        self._grain = limits.idle / _GRAINS
         self._tunnel_timers = (self._lifetime, self._pending, self._idle)
         self._connection_timers = (self._heads, self._lingering, self._handed_over, self._stalls)
 
@@ -250,7 +255,7 @@ class Relay:
         seat = _Connection(None, 503 if taken >= self._limits.connections else None)
         self._connections[connection] = seat
         self._join_group(seat, group)
-        self._start(self._heads, connection, now)
+        self._time(connection, seat, self._heads, now)
         return actions
 
     def identified(self, connection: int, group: str | None, now: float) -> list[Action]:
@@ -267,8 +272,9 @@ class Relay:
     def turned_away(self, connection: int, now: float) -> list[Action]:
         """The request was no good as HTTP or as a WebSocket and has been answered."""
         actions = self.tick(now)
-        if self._asking(connection) is not None:
-            self._close(connection, now)
+        seat = self._asking(connection)
+        if seat is not None:
+            self._time(connection, seat, self._lingering, now)
         return actions
 
     def asked(self, connection: int, target: Target, now: float) -> list[Action]:
@@ -305,7 +311,9 @@ class Relay:
         seat.total = total
         self.forwarded_messages += 1
         self.forwarded_bytes += size
-        self._idle.start(tunnel, now)  # never the next to strike sooner than before
+        if now >= tunnel.quiet_at:
+            self._idle.start(tunnel, now)  # which never makes it strike sooner than before
+            tunnel.quiet_at = now + self._grain
         return other
 
     def message(self, connection: int, size: int, frame: bytes, now: float) -> list[Action]:
@@ -372,9 +380,9 @@ class Relay:
     def handed_over(self, connection: int, now: float) -> list[Action]:
         """The request is for another relay, and the connection now belongs to who talks to that one."""
         actions = self.tick(now)
-        if self._asking(connection) is not None:
-            self._heads.stop(connection)
-            self._start(self._handed_over, connection, now)
+        seat = self._asking(connection)
+        if seat is not None:
+            self._time(connection, seat, self._handed_over, now)
         return actions
 
     def broke_rules(self, connection: int, code: Code, now: float) -> list[Action]:
@@ -396,8 +404,10 @@ class Relay:
         seat = self._connections.pop(connection, None)
         if seat is None:
             return actions
-        for timer in self._connection_timers:
-            timer.stop(connection)
+        if seat.timer is not None:
+            seat.timer.stop(connection)
+        if self._stalls:
+            self._stalls.stop(connection)
         self.buffered -= seat.unfinished
         if seat.group is not None:
             self._groups[seat.group] -= 1
@@ -445,7 +455,17 @@ class Relay:
     # Decisions
 
     def _start(self, timer: _Timer[_Key], key: _Key, now: float) -> None:
-        self.alarm = min(self.alarm, timer.start(key, now))
+        strikes_at = timer.start(key, now)
+        if strikes_at < self.alarm:
+            self.alarm = strikes_at
+
+    def _time(self, connection: int, seat: _Connection, timer: _Timer[int] | None, now: float) -> None:
+        """Let `timer` run for a connection in place of the one that does."""
+        if seat.timer is not None:
+            seat.timer.stop(connection)
+        seat.timer = timer
+        if timer is not None:
+            self._start(timer, connection, now)
 
     def _crowd(self, group: str | None) -> int:
         """How many connections `group` has open."""
@@ -474,12 +494,12 @@ class Relay:
             return [self._refuse(connection, now, 409)]
         if len(self._tunnels) >= self._limits.tunnels:
             return [self._refuse(connection, now, 503, _BUSY_RETRY)]
-        tunnel = _Tunnel(tunnel_id, connection, now)
+        tunnel = _Tunnel(tunnel_id, connection, now, self._pending)
         self._tunnels[tunnel_id] = tunnel
         self.pending += 1
         self._start(self._pending, tunnel, now)
         self._start(self._lifetime, tunnel, now)
-        self._sit(connection, seat, tunnel)
+        self._sit(connection, seat, tunnel, now)
         return [Open(connection, self.routing_id)]
 
     def _join(
@@ -493,20 +513,21 @@ class Relay:
         self.pending -= 1
         self.joined += 1
         self._pending.stop(tunnel)
+        tunnel.waiting = self._idle
         self._start(self._idle, tunnel, now)
-        self._sit(connection, seat, tunnel)
+        self._sit(connection, seat, tunnel, now)
         early, tunnel.early = tunnel.early, _NO_MESSAGES
         self.forwarded_messages += len(early)
         self.forwarded_bytes += tunnel.early_bytes
         self.buffered -= tunnel.early_bytes
         return [Open(connection, None), *(Forward(connection, frame) for frame in early)]
 
-    def _sit(self, connection: int, seat: _Connection, tunnel: _Tunnel) -> None:
-        self._heads.stop(connection)
+    def _sit(self, connection: int, seat: _Connection, tunnel: _Tunnel, now: float) -> None:
+        self._time(connection, seat, None, now)
         seat.tunnel = tunnel
 
     def _refuse(self, connection: int, now: float, status: int, retry_after: int | None = None) -> Refuse:
-        self._close(connection, now)
+        self._time(connection, self._connections[connection], self._lingering, now)
         return Refuse(connection, status, retry_after)
 
     def _leave(self, connection: int, code: Code, outcome: Outcome, now: float, *, told: bool) -> list[Action]:
@@ -522,8 +543,8 @@ class Relay:
 
     def _end(self, tunnel: _Tunnel, code: Code, outcome: Outcome, now: float) -> list[Action]:
         del self._tunnels[tunnel.tunnel_id]
-        for timer in self._tunnel_timers:
-            timer.stop(tunnel)
+        self._lifetime.stop(tunnel)
+        tunnel.waiting.stop(tunnel)
         if tunnel.guest is None:
             self.pending -= 1
             self.buffered -= tunnel.early_bytes
@@ -532,12 +553,9 @@ class Relay:
         actions: list[Action] = []
         for connection in (tunnel.owner, tunnel.guest):
             if connection is not None:
-                self._connections[connection].tunnel = None
-                self._close(connection, now)
+                seat = self._connections[connection]
+                seat.tunnel = None
+                self._time(connection, seat, self._lingering, now)
                 actions.append(Close(connection, code))
         self._observer.tunnel_ended(outcome, now - tunnel.created)
         return actions
-
-    def _close(self, connection: int, now: float) -> None:
-        self._heads.stop(connection)
-        self._start(self._lingering, connection, now)
