@@ -52,7 +52,10 @@ class Authenticator(Protocol):
     def max_message_size(self) -> int: ...
 
     async def call(self, request: bytes, *, channel: object) -> bytes:
-        """Answer one request. Cancelled when it no longer matters."""
+        """Answer one request; of those, only getInfo may come while another is under way.
+
+        Cancelled when it no longer matters.
+        """
         ...
 
     def undelivered(self) -> None:
