@@ -41,16 +41,13 @@ def test_one_ceremony_after_another(ceremonies: Ceremonies, record_property: Cal
         )
 
 
-def test_the_website_stops_waiting(browser: Browser, page: Page, phone: Phone, rp: RelyingParty) -> None:
+def test_the_website_stops_waiting(page: Page, rp: RelyingParty) -> None:
     options = json.dumps(rp.request_options())
-    session = phone.begin(Ignore(60))
     name = page.evaluate(
         f"navigator.credentials.get({{publicKey: PublicKeyCredential.parseRequestOptionsFromJSON({options}),"
-        " signal: AbortSignal.timeout(3000)}).catch(error => error.name)"
+        " signal: AbortSignal.timeout(1000)}).catch(error => error.name)"
     )
     assert name == "TimeoutError"
-    left = session.outcome()
-    assert (left.statuses, left.error) == ((), None)
 
 
 @pytest.mark.soak
