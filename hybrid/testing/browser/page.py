@@ -56,6 +56,8 @@ element => {
 }
 """
 
+_PAINTED = "performance.getEntriesByType('paint').length"
+
 
 class PageError(HybridError):
     """The page does not do what it is asked for."""
@@ -201,7 +203,8 @@ class Page:
 
     def click(self, selector: str) -> None:
         """Click in the middle of an element with the mouse. Waits for it first."""
-        self.wait_for(f"document.querySelector({json.dumps(selector)})")
+        # Chromium drops what the mouse does before a page's first paint.
+        self.wait_for(f"{_PAINTED} && document.querySelector({json.dumps(selector)})")
         x, y = self.evaluate(f"({_MIDDLE})(document.querySelector({json.dumps(selector)}))")
         mouse = {"x": x, "y": y, "button": "left", "clickCount": 1}
         self._call("Input.dispatchMouseEvent", type="mousePressed", **mouse)
