@@ -26,7 +26,7 @@ _WIDE, _NARROW = (1440, 900), (400, 860)
 _NARROW_SCALE = 1.5
 _SETTLED = 1.2  # seconds; wires go dark, packets arrive
 _SHADES = 4  # of 256
-_READY = "document.body.dataset.ready !== undefined"
+_READY = "document.body.dataset.ready !== undefined && document.querySelector('.stage').dataset.kind"
 _ASKED = "document.getElementById('phone-screen').dataset.view === 'prompt'"
 
 
@@ -73,6 +73,7 @@ class _Visit:
         page.click('[data-do="kept-codes"]')
         self._arrive("/account")
         page.click('input[name="kind"][value="iphone"]')
+        page.wait_for("document.querySelector('.stage').dataset.kind === 'iphone'")
         page.click('[data-do="add"][data-where="phone"]')
         self._answer()
         page.wait_for("document.querySelectorAll('.passkey').length === 2 && " + _READY)

@@ -22,7 +22,7 @@ from hybrid.testing.browser import Browser, Page, Phone
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).parents[2]
-READY = "document.body.dataset.ready !== undefined"
+READY = "document.body.dataset.ready !== undefined && document.querySelector('.stage').dataset.kind"
 
 
 @pytest.fixture(scope="module")

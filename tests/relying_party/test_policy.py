@@ -56,6 +56,7 @@ async def test_the_class_counts_at_every_sign_in(
     assert reason(await ann.post("admin/policy", {"name": "bob", "policy": "device-bound"})) == ""
     assert site.events()[-1] == "admin-override"
     assert site.last_detail() == {"before": "any", "policy": "device-bound", "by": "ann"}
+    assert (await bob.page("/account")).status_code == 303  # signed out at once
     assert reason(await bob.sign_in(synced_phone)) == "not-device-bound"
     assert site.last_detail()["reason"] == "not-device-bound"
     assert reason(await ann.post("admin/policy", {"name": "bob", "policy": "any"})) == ""

@@ -86,14 +86,15 @@ async def test_another_passkey_is_added_and_the_first_is_excluded(
     assert reason(await ann.sign_in(phone)) == reason(await ann.sign_in(other_phone)) == ""
 
 
+@pytest.mark.parametrize("policy", ["any", "device-bound"])
 async def test_an_automatic_passkey_needs_neither_presence_nor_verification(
-    site: Site, ann: Visitor, phone: Phone, other_phone: Phone
+    site: Site, ann: Visitor, phone: Phone, other_phone: Phone, policy: str
 ) -> None:
     from fido2.utils import websafe_encode
     from fido2.webauthn import AttestationObject, AuthenticatorData
 
-    await ann.join("ann", phone)
-    for automatic, expected in ((False, "not-verified"), (True, "")):
+    await ann.join("ann", phone, policy=policy)
+    for automatic, expected in ((False, "not-verified"), (True, "" if policy == "any" else "not-verified")):
         options = await ann.options("passkeys/begin", automatic=automatic)
         answer = create(options, other_phone)
         seen = AttestationObject(websafe_decode(answer["response"]["attestationObject"])).auth_data

@@ -160,9 +160,10 @@ class Accounts:
         self._database.run("UPDATE account SET display_name = ? WHERE id = ?", clean_name(display_name), account.id)
 
     def override_policy(self, account: Account, policy: Policy, by: Account) -> None:
-        """An administrator puts an account into another class; its passkeys are judged anew when they are used."""
+        """An administrator puts an account into another class and signs it out: its passkeys are judged anew."""
         with self._database.transaction():
             self._database.run("UPDATE account SET policy = ? WHERE id = ?", policy.value, account.id)
+            self._database.run("DELETE FROM session WHERE account = ?", account.id)
             self._audit.note(
                 Happened.ADMIN_OVERRIDE,
                 account.id,

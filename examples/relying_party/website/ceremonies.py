@@ -95,7 +95,7 @@ class Ceremonies:
         """Give PublicKeyCredentialCreationOptionsJSON for a passkey of `account`, which is `new` or adds one.
 
         `where`: "phone", "this-device", "security-key" or "" for anywhere; `automatic`: for a conditional create, in
-        which the browser asks nobody, so that neither UP nor UV will be set.
+        which the browser asks nobody, so that neither UP nor UV will be set; accounts of the stricter classes get none.
         """
         challenge = self._challenges.new()
         options, state = self._server.register_begin(
@@ -114,7 +114,11 @@ class Ceremonies:
             timeout=self._settings.challenge_lifetime * 1000,
             attestation=AttestationConveyancePreference("direct" if strict else "none"),
         )
-        kept: dict[str, Any] = {"fido2": state, "account": account.id.hex(), "automatic": automatic}
+        kept: dict[str, Any] = {
+            "fido2": state,
+            "account": account.id.hex(),
+            "automatic": automatic and account.policy is Policy.ANY,
+        }
         if new:
             kept["draft"] = [account.name, account.display_name, account.policy.value, account.created]
         purpose = Purpose.OPEN_ACCOUNT if new else Purpose.ADD_PASSKEY

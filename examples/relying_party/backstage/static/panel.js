@@ -17,6 +17,7 @@ export async function command(path, body = {}) {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
+    keepalive: path === "phone", // a switch that was flipped stays flipped, also if the page is left at once
   });
   const answer = await response.json();
   if (!response.ok) throw Object.assign(new Error(answer.sentence), answer);
@@ -88,6 +89,7 @@ $("pasted").addEventListener("paste", (event) => {
 
 function drawKnobs() {
   const { phone, laptop, bluetooth } = state;
+  stage.dataset.kind = phone.kind;
   $("phone-radio").textContent = phone.radioOn ? "Bluetooth" : "Bluetooth off";
   $("phone-radio").className = phone.radioOn ? "radio-on" : "radio-off";
   $("radio-switch").checked = phone.radioOn;

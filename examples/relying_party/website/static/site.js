@@ -12,6 +12,13 @@ const device = () => panel?.device() ?? thisBrowser;
 
 let autofill = null;
 
+// Say beforehand what this browser cannot do, where it knows.
+function markCapabilities() {
+  document.body.toggleAttribute("data-no-hybrid", device() === thisBrowser && can.hybridTransport === false);
+}
+markCapabilities();
+document.addEventListener("change", markCapabilities);
+
 const SENTENCES = {
   NotAllowedError: "nothing was chosen, or it took too long; try again",
   InvalidStateError: "this device has a passkey for your account already",
