@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -270,6 +271,32 @@ async def test_new_certificates_without_dropping_a_tunnel(workers: int, tmp_path
         await eventually(all_new)
         for owner, guest in tunnels:
             assert await owner.alive(guest)
+
+
+async def test_no_log_says_who_met_whom(certificate: Certificate) -> None:
+    """At the loudest level, with joins passed on, refused and cut off, in both kinds of lines."""
+    for form in ("text", "json"):
+        files = ("--cert", str(certificate.cert), "--key", str(certificate.key))
+        options = ("--workers", "2", "--log-level", "debug", "--log-format", form)
+        context = certificate.client_context()
+        async with node(*options, *files, environ={"PYTHONASYNCIODEBUG": "1"}) as relay, AsyncExitStack() as stack:
+            tunnels = await some(stack, relay.port, context)
+            ids = {owner.routing_id.lower() for owner, _ in tunnels}
+            for _ in range(6):
+                with pytest.raises(Refused, match="404"):
+                    await opened(relay.port, f"/cable/connect/{tunnels[0][0].routing_id}/{32 * 'C'}", context)
+            for pid in relay.workers().values():
+                os.kill(pid, signal.SIGKILL)
+            await relay.until(workers=2, worker_restarts_total=2)
+            relay.process.terminate()
+            assert await relay.ended() == 0
+        lines = [line for line in relay.log if " on 127.0.0.1:" not in line]
+        assert any("answered with 404" in line for line in lines), "it does log"
+        text = "\n".join(lines).lower()
+        for hidden in (*ids, "127.0.0.1", "cccccccc", "cable/"):
+            assert hidden not in text
+        if form == "json":
+            assert {json.loads(line).get("worker") for line in lines} & {0, 1}
 
 
 async def end_of(relay: Node, tunnels: list[tuple[Side, Side]]) -> None:
