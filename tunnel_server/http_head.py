@@ -18,15 +18,16 @@ from hybrid.protocol.tunnel import ROUTING_ID_HEADER, SUBPROTOCOL, Target, parse
 
 MAX_HEAD_SIZE = 8 * 1024
 
+Fields = list[tuple[bytes, bytes]]
+"""Header lines in order: names as they came, values without spaces before them."""
+
 Headers = dict[bytes, list[bytes]]
 """Names in lower case, and their values in order without the spaces around them."""
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# RFC 9112 sections 3 and 5. Nothing in it can match in two ways, so time grows with the length and not faster.
-_HEAD = re.compile(
-    rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])\r\n((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
-)
-_FIELD = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")  # of lines that are known to be good
+# RFC 9112 sections 3 and 5. Nothing is tried in two ways (`+` after a quantifier), so time grows with the length only.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_FIRST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([01])\r\n")
+_FIELD = re.compile(rb"^(" + _TOKEN + rb"):[\t ]*+([\t\x20-\x7e\x80-\xff]*+)\r\n", re.MULTILINE)
 _HOST = re.compile(rb"[^ \t,]*")  # may be empty; who it names is not our business
 _TUNNEL_PATH = re.compile(r"/cable/(new|connect|contact)([/?].*)?")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # section 4.1: 16 bytes
@@ -56,7 +57,7 @@ class Request:
 
     target: Target
     key: bytes
-    fields: list[tuple[bytes, bytes]]
+    fields: Fields
 
     @property
     def headers(self) -> Headers:
@@ -83,10 +84,14 @@ def find_end(data: bytes | bytearray, start: int = 0) -> int | None:
 
 def read_head(head: bytes, origins: Collection[bytes] = ()) -> Request | Refusal:
     """Check a whole head, from its first line to the empty one. `origins`: if any, the only welcome ones."""
-    match = _HEAD.fullmatch(head)
-    if match is None:
+    match = _FIRST_LINE.match(head)
+    if match is None or not head.endswith(b"\r\n\r\n"):
         return Refusal(400)
-    method, path, minor, lines = match.groups()
+    method, path, minor = match.groups()
+    lines = head[match.end() : -2]
+    fields = _FIELD.findall(lines)
+    if len(fields) != lines.count(b"\n"):
+        return Refusal(400)  # some line is no field
     if method != b"GET":
         return Refusal(405, (("Allow", "GET"),))
     text = path.decode("ascii")
@@ -96,7 +101,19 @@ def read_head(head: bytes, origins: Collection[bytes] = ()) -> Request | Refusal
         return Refusal(400 if _TUNNEL_PATH.fullmatch(text) else 404)
     if minor != b"1":
         return Refusal(400)  # section 4.1: at least HTTP/1.1
-    return _check_headers(target, _FIELD.findall(lines), origins)
+    return _check_headers(target, fields, origins)
+
+
+def _joined(fields: Fields) -> dict[bytes, bytes]:
+    """Values by lower-case name, where lines of one name are one list (RFC 9110 section 5.3).
+
+    What must be there once is then no good value any more.
+    """
+    headers: dict[bytes, bytes] = {}
+    for field, line in fields:
+        name, value = field.lower(), line.rstrip(b" \t")
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
 
 
 def members(lines: Iterable[bytes]) -> list[bytes]:
@@ -104,12 +121,10 @@ def members(lines: Iterable[bytes]) -> list[bytes]:
     return [member for line in lines for part in line.split(b",") if (member := part.strip(b" \t"))]
 
 
-def _check_headers(target: Target, fields: list[tuple[bytes, bytes]], origins: Collection[bytes]) -> Request | Refusal:
-    # RFC 9110 section 5.3: lines of one name are one list. What must be there once is then no good value any more.
-    headers: dict[bytes, bytes] = {}
-    for field, line in fields:
-        name, value = field.lower(), line.rstrip(b" \t")
-        headers[name] = headers[name] + b", " + value if name in headers else value
+def _check_headers(target: Target, fields: Fields, origins: Collection[bytes]) -> Request | Refusal:
+    headers = {name.lower(): value.rstrip(b" \t") for name, value in fields}
+    if len(headers) != len(fields):
+        headers = _joined(fields)
     get = headers.get
     # RFC 9112 sections 3.2 and 6: one host; a body would be read as frames.
     if (

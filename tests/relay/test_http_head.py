@@ -118,6 +118,9 @@ def test_first_lines(first: bytes, expected: int) -> None:
         b"X\xe4: name outside ASCII",
         b"Host: a.example",
         b"host: cable.example.com",
+        b"bad X: a name after another",
+        b"X: a\n\r\nY: b",
+        b"X: a\r\r\nY: b",
         b"Transfer-Encoding: chunked",
         b"Transfer-Encoding: identity",
         b"Content-Length: 5",
@@ -241,7 +244,10 @@ def test_whoever_reads_by_lines_sees_the_same(pieces: list[bytes]) -> None:
         assert isinstance(request.target, New | Connect)
 
 
-@pytest.mark.parametrize("filling", [b"a" * 8000, b"a:" * 4000, b"a: \t" * 2000, b"a: b\r\n" * 1300, b"," * 8000])
+@pytest.mark.parametrize(
+    "filling",
+    [b"a:" + b" " * 80000 + b"\0", b"a" * 8000, b"a:" * 4000, b"a: \t" * 2000, b"a: b\r\n" * 1300, b"," * 8000],
+)
 def test_nothing_is_tried_in_two_ways(filling: bytes) -> None:
     """What backtracks would not come back before the time-out of the test."""
     for data in (head(filling), head(b"X: " + filling), head(b"Connection: " + filling), filling):
