@@ -13,14 +13,16 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from hybrid.events import RequestReceived
 from hybrid.testing.browser import Browser, BrowserOptions, NoCode, Page, PageError, Phone, ProgramFailed, open_browser
 from hybrid.testing.browser import chromium as chromium_module
-from hybrid.testing.browser.phone import Approve
+from hybrid.testing.browser.phone import Approve, Ignore
 from tests.browser.relying_party import RelyingParty
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -68,6 +70,18 @@ def test_nothing_of_one_test_is_left_for_the_next(browser: Browser, page: Page, 
     browser.tidy_up()
     page.goto(origin)
     assert page.evaluate(seen) == "null"
+
+
+def test_a_phone_of_one_test_is_put_away_before_the_next(
+    browser: Browser, page: Page, phone: Phone, rp: RelyingParty
+) -> None:
+    ceremony = page.create(rp.creation_options())
+    session = phone.begin(Ignore(60))
+    session.wait_for(RequestReceived)
+    browser.tidy_up()
+    assert ceremony.outcome().error == "NotAllowedError"
+    with pytest.raises(CancelledError):
+        session.outcome()
 
 
 def test_views_and_pictures(browser: Browser, page: Page) -> None:

@@ -40,6 +40,8 @@ def test_waiting_for_what_never_happens(page: Page, phone: Phone, rp: RelyingPar
     session = phone.begin(Decline(after=1))
     with pytest.raises(TimeoutError, match="no ResponseSent on the phone"):
         session.wait_for(ResponseSent, limit=0)
+    with pytest.raises(TimeoutError, match="the phone's session goes on after 0 s"):
+        session.outcome(0)
     with pytest.raises(PhoneLeft, match="the session ended before CodeIsOld"):
         session.wait_for(CodeIsOld)
     assert ceremony.outcome().error == NOT_ALLOWED

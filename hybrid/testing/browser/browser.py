@@ -38,7 +38,6 @@ class Browser:
     def __init__(self, background: Background[Place], place: Place) -> None:
         self._background = background
         self._place = place
-        self._phones: list[Phone] = []
         self._mark = self.log.size
         targets = background.run(place.devtools.call("Target.getTargets"))["targetInfos"]
         first = next(target["targetId"] for target in targets if target["type"] == "page")
@@ -84,14 +83,12 @@ class Browser:
 
     def tidy_up(self) -> None:
         """Be as new for the next test: phones put away, everything on and up, nothing stored for any website."""
-        for phone in self._phones:
-            phone.put_away()
-        self._phones.clear()
         self._mark = self.log.size
         self._background.run(self._tidy_up())
 
     async def _tidy_up(self) -> None:
         place = self._place
+        await place.end_sessions()
         await place.bluez.strangers(place.options.strangers)
         for adapter in (LAPTOP_ADAPTER, PHONE_ADAPTER):
             await place.bluez.power(adapter, True)
@@ -103,9 +100,7 @@ class Browser:
         self, *, preset: str | None = None, service_id: int | None = None, store: CredentialStore | None = None
     ) -> Phone:
         """A phone in reach of the laptop's Bluetooth, as `Phone` says. New and empty unless `store` says otherwise."""
-        phone = Phone(self._background, self._place, preset=preset, service_id=service_id, store=store)
-        self._phones.append(phone)
-        return phone
+        return Phone(self._background, self._place, preset=preset, service_id=service_id, store=store)
 
     def bluetooth(self, on: bool) -> None:
         """Switch the laptop's Bluetooth on or off."""

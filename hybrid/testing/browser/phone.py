@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ from hybrid.testing.browser.place import CODE_WITHIN, PHONE_ADAPTER, Place
 from hybrid.testing.peers import phones
 
 SESSION = 120.0
-"""Seconds that a plan may take."""
+"""Seconds that a session may take besides those that its plan waits."""
 
 _PATIENCE = 60.0
 
@@ -129,7 +130,11 @@ class Session:
 
     def outcome(self, limit: float = SESSION) -> PhoneOutcome:
         """Wait for the end. Raises `NoCode` if no code appeared, `TimeoutError` after `limit` seconds."""
-        outcome: PhoneOutcome = self._doing.result(limit)
+        futures.wait([self._doing], limit)
+        if not self._doing.done():
+            past = ", ".join(type(event).__name__ for event in self.events) or "nothing yet"
+            raise TimeoutError(f"the phone's session goes on after {limit:g} s; what happened: {past}")
+        outcome: PhoneOutcome = self._doing.result()
         return outcome
 
     def wait_for(self, event: type[Event], limit: float = WAIT) -> None:
@@ -169,7 +174,6 @@ class Phone:
         self.service_id = self.profile.habits.service_id if service_id is None else service_id
         self._background = background
         self._place = place
-        self._sessions: list[Session] = []
 
     @property
     def passkeys(self) -> list[Credential]:
@@ -178,11 +182,11 @@ class Phone:
 
     def approve(self, *, account: str | None = None, after: float = 0.0) -> PhoneOutcome:
         """Scan the code on the screen and agree. `after`: a slow person."""
-        return self.begin(Approve(account, after)).outcome()
+        return self.begin(Approve(account, after)).outcome(SESSION + after)
 
     def decline(self, *, after: float = 0.0) -> PhoneOutcome:
         """Scan the code on the screen and refuse."""
-        return self.begin(Decline(after)).outcome()
+        return self.begin(Decline(after)).outcome(SESSION + after)
 
     def no_passkey(self) -> PhoneOutcome:
         """Scan the code on the screen with a phone that has no passkey for the site."""
@@ -190,7 +194,7 @@ class Phone:
 
     def ignore(self, seconds: float = 5.0) -> PhoneOutcome:
         """Scan the code on the screen and never answer; the phone gives up."""
-        return self.begin(Ignore(seconds)).outcome()
+        return self.begin(Ignore(seconds)).outcome(SESSION + seconds)
 
     def hang_up(self, at: type[Event] = RequestReceived) -> PhoneOutcome:
         """Scan the code on the screen and lose the connection at a point, by default while the phone asks."""
@@ -198,11 +202,11 @@ class Phone:
 
     def out_of_range(self, seconds: float = 3.0) -> PhoneOutcome:
         """Scan the code on the screen from too far away; the phone gives up after some seconds."""
-        return self.begin(OutOfRange(seconds)).outcome()
+        return self.begin(OutOfRange(seconds)).outcome(SESSION + seconds)
 
     def misbehave(self, peer: phones.Phone, seconds: float = 5.0) -> PhoneOutcome:
         """Scan the code on the screen with a phone that breaks a rule; it gives up after some seconds."""
-        return self.begin(Misbehave(peer, seconds)).outcome()
+        return self.begin(Misbehave(peer, seconds)).outcome(SESSION + seconds)
 
     def bluetooth(self, on: bool) -> None:
         """Switch the phone's Bluetooth on or off."""
@@ -214,14 +218,7 @@ class Phone:
         `code_within`: seconds until the screen must show a code.
         """
         events: list[Event] = []
-        session = Session(events, self._background.begin(self._follow(plan, code_within, events)))
-        self._sessions.append(session)
-        return session
-
-    def put_away(self) -> None:
-        """End whatever is still under way."""
-        for session in self._sessions:
-            session.cancel()
+        return Session(events, self._background.begin(self._place.session(self._follow(plan, code_within, events))))
 
     async def _follow(self, plan: Plan, code_within: float, events: list[Event]) -> PhoneOutcome:
         code = await self._place.read_code(code_within)

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import io
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -28,6 +29,8 @@ from hybrid.testing.browser.programs import find_programs
 from hybrid.testing.browser.relay import RelayControl
 from hybrid.testing.throwaway_ca import ThrowawayCA
 from hybrid.testing.virtual_bluez import VirtualBluez, virtual_bluez
+
+_T = TypeVar("_T")
 
 LAPTOP_ADAPTER = "hci0"  # Chromium takes the first
 PHONE_ADAPTER = "hci1"
@@ -71,6 +74,21 @@ class Place:
         self.devtools = devtools
         self._pictures: deque[tuple[str, Image.Image]] = deque(maxlen=MAX_PICTURES)
         self._scanned: set[str] = set()
+        self._sessions: set[asyncio.Task[Any]] = set()
+
+    async def session(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do what a phone does; `end_sessions` can stop it."""
+        task = asyncio.create_task(work)
+        self._sessions.add(task)
+        task.add_done_callback(self._sessions.discard)
+        return await task
+
+    async def end_sessions(self) -> None:
+        """Put all phones away, and wait until they are."""
+        sessions = list(self._sessions)
+        for task in sessions:
+            task.cancel()
+        await asyncio.gather(*sessions, return_exceptions=True)
 
     async def read_code(self, limit: float) -> str:
         """Wait for a code on the screen that was not scanned before. Raises `NoCode`, `ProgramFailed`."""
@@ -154,4 +172,6 @@ async def open_place(options: BrowserOptions) -> AsyncIterator[Place]:
             flags=options.flags,
         )
         devtools = await stack.enter_async_context(open_devtools(chromium.url))
-        yield Place(options, ca, ca_file, bluez, relay, display, chromium, devtools)
+        place = Place(options, ca, ca_file, bluez, relay, display, chromium, devtools)
+        stack.push_async_callback(place.end_sessions)
+        yield place
