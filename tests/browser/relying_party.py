@@ -101,6 +101,11 @@ class RelyingParty:
         assert answer is not None
         (known,) = [one for one in self.registered if one.credential.credential_id == unb64(answer["rawId"])]
         assert answer["response"].get("userHandle") in (None, b64(known.user_id))
+        self.check_by_py_webauthn(answer, known)
+        self.check_by_python_fido2(answer, known)
+        return known
+
+    def check_by_py_webauthn(self, answer: dict[str, Any], known: Registered) -> None:
         webauthn.verify_authentication_response(
             credential=answer,
             expected_challenge=self._challenge,
@@ -110,8 +115,9 @@ class RelyingParty:
             credential_current_sign_count=0,
             require_user_verification=True,
         )
+
+    def check_by_python_fido2(self, answer: dict[str, Any], known: Registered) -> None:
         self._server().authenticate_complete(self._state(), [known.credential], answer)
-        return known
 
     def _server(self) -> Fido2Server:
         return Fido2Server(

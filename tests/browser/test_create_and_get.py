@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from webauthn.helpers.exceptions import InvalidAuthenticationResponse
 
 from hybrid.passkeys import AAGUID
 from hybrid.testing.browser import Browser, Page, Phone
@@ -24,6 +26,19 @@ def test_create_and_get(ceremonies: Ceremonies) -> None:
     assert who is made
     assert outcome.credential is not None
     assert outcome.credential["response"]["userHandle"] == b64(b"ada")
+
+
+def test_the_website_notices_a_changed_answer(ceremonies: Ceremonies) -> None:
+    made, _ = ceremonies.create()
+    answer = ceremonies.get()[1].credential
+    assert answer is not None
+    signature = bytearray(unb64(answer["response"]["signature"]))
+    signature[-1] ^= 1
+    changed = answer | {"response": answer["response"] | {"signature": b64(bytes(signature))}}
+    with pytest.raises(InvalidAuthenticationResponse, match="signature"):
+        ceremonies.rp.check_by_py_webauthn(changed, made)
+    with pytest.raises(InvalidSignature):
+        ceremonies.rp.check_by_python_fido2(changed, made)
 
 
 def test_a_passkey_that_nobody_asked_to_be_discoverable(ceremonies: Ceremonies) -> None:
