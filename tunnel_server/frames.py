@@ -37,6 +37,9 @@ class Code(IntEnum):
     SIZE = 1009  # a message is too long
 
 
+_CLOSE_FRAMES = {code: bytes([_FIN | _CLOSE, 2]) + code.to_bytes(2, "big") for code in Code}
+
+
 @dataclass(slots=True, repr=False)
 class Message:
     """A binary message of `size` bytes, as the one unmasked frame that carries it on."""
@@ -95,7 +98,7 @@ def header(size: int) -> bytes:
 
 def close_frame(code: Code) -> bytes:
     """An unmasked close frame without a reason."""
-    return bytes([_FIN | _CLOSE, 2]) + code.to_bytes(2, "big")
+    return _CLOSE_FRAMES[code]
 
 
 def whole_message(data: bytes, limit: int, unmask: Unmask = xor) -> tuple[int, bytes] | None:

@@ -250,11 +250,11 @@ class Relay:
         actions = self.tick(now)
         taken = len(self._connections)
         # Above a limit a connection still gets a status, but only so many: the answer costs a TLS handshake.
-        if taken >= self._limits.connections + 64 or self._crowd(group) >= 2 * self._limits.per_address:
+        if taken >= self._limits.connections + 64 or self._is_crowded(group):
             return [*actions, Drop(connection)]
-        seat = _Connection(None, 503 if taken >= self._limits.connections else None)
-        self._connections[connection] = seat
-        self._join_group(seat, group)
+        seat = self._connections[connection] = _Connection(None, 503 if taken >= self._limits.connections else None)
+        if group is not None:
+            self._join_group(seat, group)
         self._time(connection, seat, self._heads, now)
         return actions
 
@@ -262,9 +262,9 @@ class Relay:
         """A proxy said for whom it speaks, before the request is `asked`."""
         actions = self.tick(now)
         seat = self._asking(connection)
-        if seat is None or seat.group is not None:
+        if seat is None or seat.group is not None or group is None:
             return actions
-        if self._crowd(group) >= 2 * self._limits.per_address:
+        if self._is_crowded(group):
             return [*actions, Drop(connection)]
         self._join_group(seat, group)
         return actions
@@ -467,14 +467,12 @@ class Relay:
         if timer is not None:
             self._start(timer, connection, now)
 
-    def _crowd(self, group: str | None) -> int:
-        """How many connections `group` has open."""
-        return self._groups.get(group, 0) if group is not None else 0
+    def _is_crowded(self, group: str | None) -> bool:
+        """So many connections of one address that another is not even worth an answer."""
+        return group is not None and self._groups.get(group, 0) >= 2 * self._limits.per_address
 
-    def _join_group(self, seat: _Connection, group: str | None) -> None:
-        if group is None:
-            return
-        if seat.refusal is None and self._crowd(group) >= self._limits.per_address:
+    def _join_group(self, seat: _Connection, group: str) -> None:
+        if seat.refusal is None and self._groups.get(group, 0) >= self._limits.per_address:
             seat.refusal = 429
         seat.group = group
         self._groups[group] += 1

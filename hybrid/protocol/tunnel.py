@@ -30,7 +30,6 @@ _FIRST_HASHED_ID = 256
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _TLDS = ("com", "org", "net", "info")
 
-_HEX = re.compile(r"[0-9A-Fa-f]*", re.ASCII)
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -129,9 +128,14 @@ def parse_hex(text: str, size: int | None = None) -> bytes:
     Raises:
         RemoteProtocolError: other characters (also spaces), an odd number of digits or another size.
     """
-    if not _HEX.fullmatch(text) or len(text) % 2 or (size is not None and len(text) != 2 * size):
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    # fromhex() reads over spaces, so what it read must account for every character.
+    if 2 * len(data) != len(text) or (size is not None and len(data) != size):
         raise RemoteProtocolError("an id is not hexadecimal of the right length")
-    return bytes.fromhex(text)
+    return data
 
 
 def _parse_base64url(text: str) -> bytes:
