@@ -18,7 +18,6 @@ from tunnel_server.foreign import ForeignJoin, Taker
 from tunnel_server.forwarding import Forwarder
 from tunnel_server.http_head import Refusal, find_end, members, read_head, refuse
 from tunnel_server.passing import HOPS_HEADER
-from tunnel_server.routing import owner_of
 
 _HEAD_TIME = 10.0  # s for TLS and request head
 _BACKLOG = 1024
@@ -56,10 +55,10 @@ class PeerFiles:
         context.load_cert_chain(self.cert, self.key, password="")
 
 
-async def listen(listener: socket.socket, context: ssl.SSLContext, node: int, forwarder: Forwarder) -> asyncio.Server:
-    """Take joins for `node` on a bound socket."""
+async def listen(listener: socket.socket, context: ssl.SSLContext, forwarder: Forwarder) -> asyncio.Server:
+    """Take joins for workers of this host on a bound socket."""
     return await asyncio.get_running_loop().create_server(
-        lambda: _Caller(node, forwarder), sock=listener, ssl=context, ssl_handshake_timeout=_HEAD_TIME, backlog=_BACKLOG
+        lambda: _Caller(forwarder), sock=listener, ssl=context, ssl_handshake_timeout=_HEAD_TIME, backlog=_BACKLOG
     )
 
 
@@ -68,8 +67,7 @@ class _Caller(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, node: int, forwarder: Forwarder) -> None:
-        self._node = node
+    def __init__(self, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
         self._head = bytearray()
         self._taker: Taker | None = None
@@ -108,7 +106,7 @@ class _Caller(asyncio.Protocol):
         if isinstance(request, Refusal) or HOPS_HEADER not in request.headers:
             return None
         target = request.target
-        if not isinstance(target, Connect) or owner_of(target.routing_id).node != self._node:
+        if not isinstance(target, Connect):
             return None
         client = members(request.headers.get(b"x-forwarded-for", ()))
         address = client[-1].decode("ascii", "replace") if client else None

@@ -358,7 +358,7 @@ async def run(settings: Settings, arguments: list[str]) -> int:
         try:
             await supervisor.start()
             forwarder = Forwarder(supervisor.node, folder, proxy_protocol=settings.proxy_protocol)
-            async with _peer_listener(sockets.peer, called, supervisor.node, forwarder):
+            async with _peer_listener(sockets.peer, called, forwarder):
                 return await live(supervisor, sockets, settings.drain)
         finally:
             await supervisor.close()
@@ -367,12 +367,12 @@ async def run(settings: Settings, arguments: list[str]) -> int:
 
 @contextlib.asynccontextmanager
 async def _peer_listener(
-    listening: socket.socket | None, context: ssl.SSLContext | None, node: int, forwarder: Forwarder
+    listening: socket.socket | None, context: ssl.SSLContext | None, forwarder: Forwarder
 ) -> AsyncIterator[None]:
     if listening is None or context is None:
         yield
         return
-    server = await peering.listen(listening, context, node, forwarder)
+    server = await peering.listen(listening, context, forwarder)
     try:
         yield
     finally:
