@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from cryptography.exceptions import InvalidSignature
 from webauthn.helpers.exceptions import InvalidAuthenticationResponse
 
 from hybrid.passkeys import AAGUID
@@ -37,7 +36,7 @@ def test_the_website_notices_a_changed_answer(ceremonies: Ceremonies) -> None:
     changed = answer | {"response": answer["response"] | {"signature": b64(bytes(signature))}}
     with pytest.raises(InvalidAuthenticationResponse, match="signature"):
         ceremonies.rp.check_by_py_webauthn(changed, made)
-    with pytest.raises(InvalidSignature):
+    with pytest.raises(ValueError, match="Invalid signature"):
         ceremonies.rp.check_by_python_fido2(changed, made)
 
 
