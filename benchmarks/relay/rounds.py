@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -126,9 +127,10 @@ def _under_attack(bench: Bench, turn: int) -> Figures:
     with relay(None) as server:
         loads["peace"].append(bench.load(server, *TRANSACTIONS))
         with _attack(server):
+            alone = _busy(server, seconds=3)
             loads["attack"] += [bench.load(server, *TRANSACTIONS) for _ in range(2)]
         loads["peace"].append(bench.load(server, *TRANSACTIONS))
-    figures: Figures = {}
+    figures = {"attack, share of a core": alone}
     for name, pair in loads.items():
         figures[f"{name}, transactions a second"] = mean(load.transactions_per_second for load in pair)
         figures[f"{name}, CPU"] = mean(load.cpu_per_transaction for load in pair)
@@ -145,6 +147,18 @@ def _memory(bench: Bench, turn: int) -> Figures:
                     raise RuntimeError(f"of {load.fields['opened']} tunnels {load.fields['echoed']} work")
                 figures[f"memory, {kind}, {loop}"] = load.memory_per_tunnel
     return figures
+
+
+def _busy(server: Server, seconds: float) -> float:
+    """Share of a core that the server takes for a while; it hardly depends on who else is on the machine."""
+
+    def used() -> float:
+        threads = Path(f"/proc/{server.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+    before, start = used(), time.monotonic()
+    time.sleep(seconds)
+    return (used() - before) / (time.monotonic() - start)
 
 
 @contextmanager

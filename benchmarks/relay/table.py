@@ -95,6 +95,8 @@ ROWS = [
         must=1.15,
         aim=1.15,
     ),
+    # What follows from these two where nobody else wants the core: 1 - 1 / 1.15, and 1 - 0.95.
+    Row("share of a core that this attack takes by itself", "attack, share of a core", None, 0.13, 0.05, 1, ""),
 ]
 
 
@@ -106,15 +108,15 @@ def markdown(rounds: Sequence[Figures]) -> Iterator[str]:
         ours = [figures[row.subject] for figures in rounds]
         sign = "≥" if row.at_least else "≤"
         if row.yardstick is None:
-            measured, right = Spread.of([value * row.scale for value in ours]), ""
+            measured, left, right = Spread.of([value * row.scale for value in ours]), "", ""
         else:
             others = [figures[row.yardstick] * row.times for figures in rounds]
             measured = Spread.of([mine / other for mine, other in zip(ours, others, strict=True)])
-            right = _show(Spread.of(others), row)
+            left, right = _show(Spread.of(ours), row), _show(Spread.of(others), row)
         yield (
             f"| {row.name} | {sign} {row.must:g} | {sign} {row.aim:g} "
             f"| {measured.median:.2f} ({measured.low:.2f} to {measured.high:.2f}) "
-            f"| {row.verdict(measured.median)} | {_show(Spread.of(ours), row)} | {right} |"
+            f"| {row.verdict(measured.median)} | {left} | {right} |"
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import sys
 from http import HTTPStatus
 
@@ -15,8 +16,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
-
-from benchmarks.relay.byte_copier import server_context
 
 ROUTING_ID = "A1B2C3"
 
@@ -54,11 +53,14 @@ async def relay(connection: ServerConnection) -> None:
 
 
 async def main(port: str, *tls: str) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if tls else None
+    if context is not None:
+        context.load_cert_chain(*tls)
     async with serve(
         relay,
         "127.0.0.1",
         int(port),
-        ssl=server_context(*tls) if tls else None,
+        ssl=context,
         subprotocols=[Subprotocol("fido.cable")],
         process_request=check,
         process_response=add_routing_id,
