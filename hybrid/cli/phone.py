@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybrid.authenticator import PhoneTimeouts, answer
-from hybrid.cli.database import is_database, open_chosen_database
+from hybrid.cli.database import is_database, open_chosen_store
 from hybrid.cli.files import check_relay, reason
 from hybrid.cli.messages import CtapFailure, MissingExtra, UsageProblem, explain_at_phone
 from hybrid.cli.running import run_politely
 from hybrid.cli.terminal import Screen
-from hybrid.cli.vault_keys import UnlockedConsent, open_chosen_vault, parse_vault_key
+from hybrid.cli.vault_keys import UnlockedConsent, parse_vault_key
 from hybrid.events import Event, LeftUnanswered, RequestReceived, ResponseSent
 from hybrid.passkeys.consent import AlwaysApprove, Consent, LimitedConsent, NeverApprove, PinConsent
 from hybrid.passkeys.engine import PROMPT_TIMEOUT, SoftwareAuthenticator
@@ -76,7 +76,7 @@ def phone(options: PhoneOptions) -> int:
         )
         return run_politely(_serve(options, code, authenticator), options.screen, explain_at_phone)
     finally:
-        if isinstance(store, Vault):
+        if store is not None:
             store.close()
         if terminal is not None:
             terminal.close()
@@ -93,13 +93,12 @@ def _profile(options: PhoneOptions) -> Profile:
 
 
 def _open_store(options: PhoneOptions) -> Vault | KdbxStore:
-    if options.vault is None or not is_database(options.vault):
-        return open_chosen_vault(options.vault, options.vault_key, options.screen)
-    if options.approve == "ask" and parse_vault_key(options.vault_key).kind is not KeyKind.PASSPHRASE:
+    without_password = parse_vault_key(options.vault_key).kind is not KeyKind.PASSPHRASE
+    if is_database(options.vault) and options.approve == "ask" and without_password:
         raise UsageProblem(
             "a key file does not say who is at the keyboard", "open the database with its password instead"
         )
-    return open_chosen_database(options.vault, options.vault_key)
+    return open_chosen_store(options.vault, options.vault_key, options.screen, make=True)
 
 
 def _code(options: PhoneOptions) -> str:

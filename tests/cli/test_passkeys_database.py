@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 
-pykeepass = pytest.importorskip("pykeepass", reason="needs the extra kdbx")
+pytest.importorskip("pykeepass", reason="needs the extra kdbx")
 
-from hybrid.passkeys.kdbx import DatabaseKey, KdbxStore, open_kdbx  # noqa: E402
-from hybrid.passkeys.store import CredentialState  # noqa: E402
-from hybrid.passkeys.vault import Vault, open_vault  # noqa: E402
-from hybrid.passkeys.vault_file import KdfCost  # noqa: E402
-from hybrid.passkeys.vault_keys import FileKey, PassphraseKey  # noqa: E402
-from tests.cli.people import passkey  # noqa: E402
-from tests.cli.stage import Outcome, run  # noqa: E402
-from tests.cli.test_passkeys_portability import answers  # noqa: E402
-from tests.passkeys.portability_rig import DATA  # noqa: E402
+import pykeepass
+
+from hybrid.passkeys.kdbx import DatabaseKey, KdbxStore, open_kdbx
+from hybrid.passkeys.store import CredentialState
+from hybrid.passkeys.vault import Vault, open_vault
+from hybrid.passkeys.vault_file import KdfCost
+from hybrid.passkeys.vault_keys import FileKey, PassphraseKey
+from tests.cli.people import passkey
+from tests.cli.stage import Outcome, run
+from tests.cli.test_passkeys_portability import answers
+from tests.passkeys.portability_rig import DATA
 
 KEY_FILE = bytes(range(32))
 KEPT = (

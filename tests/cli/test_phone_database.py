@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("pykeepass", reason="needs the extra kdbx")
 
+import pykeepass
+
 from hybrid.invitation import invite
 from hybrid.passkeys.kdbx import DatabaseKey, open_kdbx
 from hybrid.protocol.qr import Hint
@@ -83,6 +85,24 @@ def test_an_entry_signs_in_and_its_use_is_counted(phone: Phone, database: Path) 
     terminal.wait_for("the answer is sent\n")
     assert terminal.end() == (0, "")
     assert [one.use_count for one in open_kdbx(database, KEY).credentials(RP_ID)] == [1]
+
+
+def test_a_password_and_a_key_file_open_it_together(phone: Phone, database: Path, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_bytes(b"a picture, say")
+    made = pykeepass.PyKeePass(database, password="password")
+    made.keyfile = str(key_file)
+    made.save()
+    key = DatabaseKey("password", b"a picture, say")
+    open_kdbx(database, key).add(passkey())
+    sign = client(lambda: clients.Client(sign_in({"uv": True})))
+    terminal = phone(sign, Hint.GET_ASSERTION, database, "--vault-key", f"passphrase+file:{key_file}")
+    answer(terminal, "password of the KeePass database: ", "password")
+    terminal.wait_for(r"go ahead\? \[y/N\] ")
+    terminal.type("y\n")
+    terminal.wait_for("the answer is sent\n")
+    assert terminal.end() == (0, "")
+    assert [one.use_count for one in open_kdbx(database, key).credentials(RP_ID)] == [1]
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-pykeepass = pytest.importorskip("pykeepass", reason="needs the extra kdbx")
+pytest.importorskip("pykeepass", reason="needs the extra kdbx")
 
-from hybrid.errors import PortabilityError, PortabilityProblem, VaultError, VaultProblem  # noqa: E402
-from hybrid.passkeys import kdbx, kdbx_entry, kdbx_file  # noqa: E402
-from hybrid.passkeys.kdbx import DatabaseKey, KdbxStore, open_kdbx, read_kdbx, write_kdbx  # noqa: E402
-from hybrid.passkeys.portability import (  # noqa: E402
+import pykeepass
+
+from hybrid.errors import PortabilityError, PortabilityProblem, VaultError, VaultProblem
+from hybrid.passkeys import kdbx, kdbx_entry, kdbx_file
+from hybrid.passkeys.kdbx import DatabaseKey, KdbxStore, open_kdbx, read_kdbx, write_kdbx
+from hybrid.passkeys.portability import (
     Exported,
     Imported,
     LeftOut,
@@ -28,8 +30,8 @@ from hybrid.passkeys.portability import (  # noqa: E402
     pem_of,
     write_private,
 )
-from hybrid.passkeys.store import Credential, CredentialState, CredentialStore  # noqa: E402
-from tests.passkeys.portability_rig import DATA, NOW, der, full, plain, private_key  # noqa: E402
+from hybrid.passkeys.store import Credential, CredentialState, CredentialStore
+from tests.passkeys.portability_rig import DATA, NOW, der, full, plain, private_key
 
 KEY = DatabaseKey("password")
 EMPTY = (DATA / "empty.kdbx").read_bytes()  # ours: KDBX 4, password "password", Argon2id with next to no work

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-pykeepass = pytest.importorskip("pykeepass", reason="needs the extra kdbx")
+pytest.importorskip("pykeepass", reason="needs the extra kdbx")
 
-from hybrid.errors import PortabilityError, VaultError, VaultProblem  # noqa: E402
-from hybrid.passkeys import kdbx, kdbx_entry, kdbx_file  # noqa: E402
-from hybrid.passkeys.kdbx import DatabaseKey, KdbxStore, open_kdbx, read_kdbx  # noqa: E402
-from hybrid.passkeys.store import Credential, CredentialState  # noqa: E402
-from tests.passkeys.portability_rig import NOW, full, plain  # noqa: E402
-from tests.passkeys.test_portability_kdbx import EMPTY, KDBX_3, KEY, add_theirs, edited, with_theirs  # noqa: E402
+import pykeepass
+
+from hybrid.errors import PortabilityError, VaultError, VaultProblem
+from hybrid.passkeys import kdbx, kdbx_entry, kdbx_file
+from hybrid.passkeys.kdbx import DatabaseKey, KdbxStore, open_kdbx, read_kdbx
+from hybrid.passkeys.store import Credential, CredentialState
+from tests.passkeys.portability_rig import NOW, full, plain
+from tests.passkeys.test_portability_kdbx import EMPTY, KDBX_3, KEY, add_theirs, edited, with_theirs
 
 GONE = (CredentialState.DELETED, CredentialState.SUPERSEDED)
 

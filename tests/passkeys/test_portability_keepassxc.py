@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-pykeepass = pytest.importorskip("pykeepass", reason="needs the extra kdbx")
+pytest.importorskip("pykeepass", reason="needs the extra kdbx")
 
-from hybrid.passkeys.kdbx import DatabaseKey, open_kdbx, write_kdbx  # noqa: E402
-from hybrid.passkeys.portability import b64url, pem_of, write_private  # noqa: E402
-from hybrid.passkeys.store import CredentialState  # noqa: E402
-from tests.passkeys.portability_rig import DATA, NOW, der, full, plain, private_key  # noqa: E402
+import pykeepass
+
+from hybrid.passkeys.kdbx import DatabaseKey, open_kdbx, write_kdbx
+from hybrid.passkeys.portability import b64url, pem_of, write_private
+from hybrid.passkeys.store import CredentialState
+from tests.passkeys.portability_rig import DATA, NOW, der, full, plain, private_key
 
 CLI = shutil.which("keepassxc-cli")
 pytestmark = [
