@@ -1,6 +1,7 @@
-"""``python -m benchmarks [all|pairs|relay] [ROUNDS]``: medians, least and greatest of everything, or of one part.
+"""``python -m benchmarks [all|pairs|relay|forwarding] [ROUNDS]``: medians, least and greatest of all or a part.
 
 `pairs`: things of ours beside a yardstick, and how a vault grows. `relay`: the relay beside other ways to make one.
+`forwarding`: joins that do not arrive at their owner.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import platform
 import sys
 
 from benchmarks import loopback_get, start_to_qr, trial_open, vault_growth
-from benchmarks.relay import measure
+from benchmarks.relay import forwarding, measure
 
 
 def pairs(rounds: int) -> None:
@@ -25,13 +26,14 @@ def pairs(rounds: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("what", nargs="?", choices=("all", "pairs", "relay"), default="all")
+    parser.add_argument("what", nargs="?", choices=("all", "pairs", "relay", "forwarding"), default="all")
     parser.add_argument("rounds", nargs="?", type=int, help="default: 9 of pairs, 5 of the relay")
     options = parser.parse_args()
     print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}", flush=True)
     if options.what in ("all", "pairs"):
         pairs(options.rounds or 9)
-    return measure.run(options.rounds or 5) if options.what in ("all", "relay") else 0
+    code = measure.run(options.rounds or 5) if options.what in ("all", "relay") else 0
+    return code or (forwarding.run(options.rounds or 5) if options.what in ("all", "forwarding") else 0)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,8 @@ class _Gift:
         if self._lost:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+                out.setblocking(False)
                 out.connect(self._path)
                 socket.send_fds(out, [self._data], [self._descriptor])
         except BlockingIOError:  # the system queues but a few, ten or some hundred

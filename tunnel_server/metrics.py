@@ -120,13 +120,13 @@ class Meter:
 
 
 def process_samples() -> Samples:
-    """Memory, processor time and descriptors of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return [
-        ("memory_bytes", {}, pages * resource.getpagesize()),
-        ("cpu_seconds_total", {}, time.process_time()),
-        ("open_files", {}, len(os.listdir("/proc/self/fd"))),
-    ]
+    """Processor time of this process and, where the system tells, its memory and descriptors."""
+    samples: Samples = [("cpu_seconds_total", {}, time.process_time())]
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        samples.append(("memory_bytes", {}, int(statm.read_text().split()[1]) * resource.getpagesize()))
+        samples.append(("open_files", {}, len(os.listdir("/proc/self/fd"))))
+    return samples
 
 
 def version_sample() -> tuple[str, dict[str, str], float]:

@@ -78,6 +78,14 @@ class Answer:
 
     def _follow(self, data: bytes, at: int) -> None:
         end = len(data)
+        if (
+            end > 1
+            and data[1] < 126
+            and end == data[1] + 2
+            and data[0] == 0x82
+            and not (at or self._rest or self._header)
+        ):
+            return  # one whole short message, as nearly always
         while at < end and not self._closed:
             if self._rest:
                 step = min(self._rest, end - at)

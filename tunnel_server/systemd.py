@@ -23,7 +23,8 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
     if address.startswith("@"):  # an abstract socket
         address = f"\0{address[1:]}"
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as out:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.setblocking(False)
             out.sendto(state.encode(), address)
     except OSError:
         logger.warning("systemd does not hear us")

@@ -6,7 +6,6 @@ Every process but the generator is pinned to one core, and their CPU counts toge
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -95,7 +94,3 @@ def _show(kind: str, figures: Mapping[str, Sequence[tuple[float, float]]]) -> No
             ratios = [mine[column] / local[column] for mine, local in zip(found, figures["local"], strict=True)]
             own = Spread.of([one[column] for one in found])
             print(f"{kind}, {way}: {what} {own.show(1e6, ' µs')}, to local {Spread.of(ratios).show()}", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run(int(os.environ.get("ROUNDS", "5"))))
