@@ -26,10 +26,11 @@ class Rates:
         """Count one tunnel of `group`; 0.0 if that is allowed, else how many seconds later it would be."""
         full_at = max(self._full_at.get(group, now), now)
         late = full_at - now - self._allowance
-        if late > 1e-9:  # rounding must not cost anybody a tunnel
-            return late
-        self._full_at[group] = full_at + self._interval
+        refused = late > 1e-9  # rounding must not cost anybody a tunnel
+        self._full_at[group] = full_at if refused else full_at + self._interval
         self._full_at.move_to_end(group)
+        if refused:
+            return late
         if len(self._full_at) > self._size:
             self._full_at.popitem(last=False)
         return 0.0
