@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hybrid.errors import HybridError
 from hybrid.passkeys.store import CredentialStore
@@ -73,10 +74,15 @@ class Browser:
         """TLS settings for a server of yours with these names, which the browser trusts."""
         return self._place.ca.server_context(*names)
 
-    def new_page(self) -> Page:
-        """Open another tab, in front of the others."""
-        target = self._background.run(self._place.devtools.call("Target.createTarget", url="about:blank"))
-        return self._attach(target["targetId"])
+    def new_page(self, *, window: bool = False) -> Page:
+        """Open another tab, in front of the others.
+
+        `window`: in a small window of its own, beside which the first page is still seen. Chromium refuses an answer
+        to a page that is behind another tab or covered by a window.
+        """
+        size: dict[str, Any] = {"newWindow": True, "left": 0, "top": 0, "width": 600, "height": 700} if window else {}
+        creating = self._place.devtools.call("Target.createTarget", url="about:blank", **size)
+        return self._attach(self._background.run(creating)["targetId"])
 
     def _attach(self, target: str) -> Page:
         return self._background.run(attach(self._background, self._place.devtools, self.log, target))
