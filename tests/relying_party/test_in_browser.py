@@ -104,6 +104,7 @@ def visit(hybrid_page: Page, address: str) -> Visit:
 
 def test_a_real_browser_and_a_phone(visit: Visit, hybrid_phone: Phone) -> None:
     visit.open("/join", "browser")
+    assert not visit.page.evaluate("document.querySelector('.no-hybrid').offsetHeight")
     visit.join("ada")
     assert hybrid_phone.approve().succeeded
     visit.keep_codes()
@@ -151,13 +152,13 @@ def test_the_panels_phone_reads_the_real_dialog(visit: Visit, hybrid_browser: Br
     hybrid_browser.use_phone()
     while not shows_code(picture := hybrid_browser.screenshot()):
         pass  # the dialog is there a moment before its code; the test's own limit ends this
-    panel = Visit(hybrid_browser.new_page(), visit.address)
+    panel = Visit(hybrid_browser.new_page(window=True), visit.address)
     panel.page.goto(visit.address + "/backstage")
     panel.scan(picture)
     panel.agree()
     panel.told("whispers 20 encrypted bytes")
     panel.told("The account is open")
-    panel.page.close()  # a tab that is behind another hears no mouse
+    panel.page.close()
     visit.keep_codes()
     visit.wait_for("/account")
 

@@ -77,6 +77,11 @@ stage.addEventListener("change", ({ target }) => {
   if (target.id === "show-all") document.querySelector(".told").classList.toggle("all", target.checked);
   if (target.id === "picture" && target.files[0]) scanPicture(target.files[0]);
 });
+// A window, not a tab: browsers refuse answers to a page that is behind another tab.
+stage.querySelector(".stage-tag a").addEventListener("click", (event) => {
+  event.preventDefault();
+  window.open(event.target.href, "backstage", "popup,width=720,height=940");
+});
 $("pasted").addEventListener("paste", (event) => {
   const picture = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
   if (picture) {
