@@ -53,7 +53,7 @@ class _Process:
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
         self.leaving = asyncio.Event()
-        self.last: Samples = []
+        self.last: Samples = []  # what it has counted, as far as it has told
         self._out: asyncio.StreamWriter | None = None
         self._asked: list[asyncio.Future[Samples]] = []
 
@@ -68,6 +68,7 @@ class _Process:
                     case {"leaving": True}:
                         self.leaving.set()
                     case {"figures": samples}:
+                        self.last = samples
                         for waiting in self._asked:
                             if not waiting.done():
                                 waiting.set_result(samples)
@@ -140,13 +141,10 @@ class Supervisor:
 
     async def metrics(self) -> str:
         workers = sorted(self._all, key=lambda worker: worker.job.number)
-        answers = await asyncio.gather(*(worker.figures(_ANSWER_TIME) for worker in workers))
+        await asyncio.gather(*(worker.figures(_ANSWER_TIME) for worker in workers))
         parts = [label(past, worker=str(number)) for number, past in self._past.items()]
-        parts += [
-            label(answer, worker=str(worker.job.number))
-            for worker, answer in zip(workers, answers, strict=True)
-            if answer is not None
-        ]
+        # who ended meanwhile is in the past
+        parts += [label(worker.last, worker=str(worker.job.number)) for worker in workers if worker in self._all]
         own: Samples = [
             version_sample(),
             ("ready", {}, int(self.ready)),
