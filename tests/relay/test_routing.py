@@ -65,13 +65,12 @@ def test_never_two_alike_on_a_node(node: int, starts: list[tuple[int, int]]) -> 
 
 
 def test_a_full_worker_says_so() -> None:
-    taken: set[bytes] = set()
-    for _ in range(EPOCHS):
-        taken.add(draw(7, 3, 5, taken))
-    assert len(taken) == EPOCHS
+    taken = {Owner(7, 3, epoch).routing_id for epoch in range(EPOCHS)}
     with pytest.raises(ValueError, match="no free epoch"):
         draw(7, 3, 5, taken)
     draw(7, 4, 5, taken)
+    taken.remove(Owner(7, 3, 4).routing_id)  # the last one that it looks at
+    assert owner_of(draw(7, 3, 5, taken)).epoch == 4
 
 
 def test_the_epoch_is_as_the_dice_say() -> None:
