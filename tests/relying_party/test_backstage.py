@@ -142,6 +142,23 @@ async def test_a_phone_that_syncs(theatre: Theatre) -> None:
         await visitor.post("sign-out")
 
 
+async def test_an_administrator_with_two_phones(theatre: Theatre) -> None:
+    visitor = theatre.visitor
+    made = await theatre.ceremony("create", await visitor.options("join/begin", name="ada", policy="admin"))
+    assert reason(await visitor.post("join/finish", made.json())) == ""
+    assert (await visitor.page("/admin")).status_code == 403
+    page = (await visitor.page("/account")).text
+    assert "Add a passkey to go on" in page
+    assert 'href="/log"' not in page
+    assert 'href="/admin"' not in page
+    await theatre.panel("phone", {"kind": "microg"})
+    made = await theatre.ceremony("create", await visitor.options("passkeys/begin"))
+    assert reason(await visitor.post("passkeys/finish", made.json())) == ""
+    assert "unknown: the device does not say" in (await visitor.page("/account")).text
+    assert 'href="/log"' in (await visitor.page("/admin")).text
+    assert "Account made" in (await visitor.page("/log?everybody")).text
+
+
 async def test_a_dialog_that_is_closed(theatre: Theatre) -> None:
     name = await theatre.ask("create", await theatre.visitor.options("join/begin", name="ada"))
     waiting = asyncio.create_task(theatre.panel("laptop/result", {"name": name}))

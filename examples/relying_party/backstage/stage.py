@@ -42,6 +42,7 @@ _MAX_CODES = 8  # shown by our laptop and not answered yet
 KINDS: dict[str, tuple[str, Profile]] = {
     "plain": ("keeps passkeys to itself", replace(PHONE, synced=False)),
     "iphone": ("like an iPhone: synced by iCloud Keychain", preset("iphone")),
+    "microg": ("like microG: to itself, without a name", preset("microg")),
     "android": ("like an Android phone: synced by Google", preset("android")),
 }
 
