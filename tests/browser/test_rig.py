@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hybrid.adapters.bluez_bus import call, system_bus
 from hybrid.events import RequestReceived
 from hybrid.testing.browser import Browser, BrowserOptions, NoCode, Page, PageError, Phone, ProgramFailed, open_browser
 from hybrid.testing.browser import chromium as chromium_module
@@ -82,6 +84,19 @@ def test_a_phone_of_one_test_is_put_away_before_the_next(
     assert ceremony.outcome().error == "NotAllowedError"
     with pytest.raises(CancelledError):
         session.outcome()
+
+
+def test_a_scan_of_one_test_is_ended_before_the_next(browser: Browser, page: Page) -> None:
+    bluez = browser._place.bluez
+
+    async def scan_and_forget() -> None:
+        async with system_bus(bluez.address) as bus:
+            await call(bus, "/org/bluez/hci0", "org.bluez.Adapter1", "StartDiscovery", "")
+            assert bluez.discovering("hci0")
+            await asyncio.to_thread(browser.tidy_up)
+            assert not bluez.discovering("hci0")
+
+    asyncio.run(scan_and_forget())
 
 
 def test_views_and_pictures(browser: Browser, page: Page) -> None:

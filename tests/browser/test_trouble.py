@@ -12,7 +12,7 @@ from hybrid.protocol.tunnel import TunnelRequest
 from hybrid.testing.browser import Browser, Page, Phone
 from hybrid.testing.browser.phone import Approve, Decline, Ignore, Misbehave, PhoneLeft
 from hybrid.testing.peers import phones
-from tests.browser.ceremonies import Ceremonies
+from tests.browser.ceremonies import Ceremonies, errors_of
 from tests.browser.conftest import FOREIGN_CA, REFUSING
 from tests.browser.relying_party import RelyingParty
 
@@ -142,8 +142,8 @@ def test_hang_up(
     log = ceremony.log()
     assert log.steps[: len(steps)] == steps
     if at is not Advertising:  # the laptop may or may not have heard it in the moment that it was there
-        assert bool(log.errors) is log.advert_matched is (at is not TunnelOpened)
-    assert not log.errors or any(error in line for line in log.errors)
+        assert bool(errors_of(log)) is log.advert_matched is (at is not TunnelOpened)
+    assert not errors_of(log) or any(error in line for line in errors_of(log))
 
 
 def test_out_of_range(browser: Browser, page: Page, phone: Phone, rp: RelyingParty) -> None:

@@ -96,6 +96,10 @@ class Browser:
         place = self._place
         await place.end_sessions()
         await place.bluez.strangers(place.options.strangers)
+        if place.bluez.discovering(LAPTOP_ADAPTER):
+            # Chromium leaves its scan on when a ceremony ends in the moment that the scan starts, and complains of it
+            # in every ceremony from then on.
+            await place.bluez.power(LAPTOP_ADAPTER, False)
         for adapter in (LAPTOP_ADAPTER, PHONE_ADAPTER):
             await place.bluez.power(adapter, True)
         await place.relay.up()
