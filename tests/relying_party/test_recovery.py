@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from fido2.utils import websafe_encode
 
@@ -40,6 +42,17 @@ async def test_a_code_opens_the_way_to_a_new_passkey_and_to_nothing_else(
     assert reason(await bob.post("passkeys/remove", {"id": passkey_id(phone)})) == ""
     assert reason(await ann.sign_in(phone)) == "unknown-passkey"
     assert reason(await ann.sign_in(other_phone)) == ""
+
+
+async def test_letters_that_look_like_digits_are_taken_for_them(
+    site: Site, ann: Visitor, bob: Visitor, codes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alphabet = itertools.cycle("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+    monkeypatch.setattr("examples.relying_party.website.recovery.secrets.choice", lambda _: next(alphabet))
+    code = (await ann.post("codes/new")).json()["codes"][0]
+    assert code == "01234-56789-ABCDE-FGHJK"
+    misread = code.replace("0", "o").replace("1", "l")
+    assert reason(await bob.post("codes/use", {"name": "ann", "code": misread})) == ""
 
 
 async def test_a_code_is_good_once(site: Site, bob: Visitor, codes: list[str]) -> None:
