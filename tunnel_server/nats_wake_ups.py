@@ -40,8 +40,8 @@ _CONNECT_TIME = 2  # s for one attempt
 class NatsOptions:
     """Where the servers are and who we are: a user and a password, or a token, or an nkey, or a certificate, or nobody.
 
-    `nkey`: file with the seed, which needs the package ``nkeys``. `tls`: for servers that speak TLS, with our certificate
-    if they want to see one.
+    `nkey`: file with the seed, which needs the package ``nkeys``. `tls`: for servers that speak TLS, with our
+    certificate if they want to see one.
     """
 
     servers: tuple[str, ...]

@@ -214,4 +214,4 @@ async def test_rolling_restart_of_two_nodes_workers(certificate: Certificate) ->
                 await eventually(partial(relay.said, "every worker is a new one"))
         for counted in (there, back):
             assert not counted.failures, (counted, first.log, second.log)
-            assert counted.done > 20
+            assert counted.done
