@@ -12,6 +12,7 @@ import signal
 import ssl
 import struct
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -106,7 +107,14 @@ async def http_get(port: int, path: str) -> str:
 
 @asynccontextmanager
 async def node(*options: str, environ: dict[str, str] | None = None) -> AsyncIterator[Node]:
-    """A running ``tunnel-server``; killed with all its workers at the end."""
+    """A running ``tunnel-server``; killed with all its workers at the end, and what it then leaves behind removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with _node(*options, environ={"TMPDIR": folder, **(environ or {})}) as made:
+            yield made
+
+
+@asynccontextmanager
+async def _node(*options: str, environ: dict[str, str]) -> AsyncIterator[Node]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -114,7 +122,7 @@ async def node(*options: str, environ: dict[str, str] | None = None) -> AsyncIte
         *("--port", "0", "--admin", "127.0.0.1:0"),
         *options,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **(environ or {})},
+        env={**os.environ, **environ},
     )
     made = Node(process)
     ready = asyncio.Event()
