@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybrid.cli.files import check_relay, reason
 from hybrid.cli.messages import CtapFailure, NoPasskeys, UsageProblem
+from hybrid.cli.results import print_result
 from hybrid.cli.terminal import Screen, save_qr
 from hybrid.errors import RequestRefused
 from hybrid.events import Proximity
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 Ceremony = Callable[["Session"], Awaitable[dict[str, Any]]]
 
-_EXIT_BROKEN_PIPE = 141  # what shells give for SIGPIPE
 _CHALLENGE_SIZE = 32
 _USER_ID_SIZE = 32
 
@@ -157,20 +154,6 @@ async def _meet(options: LaptopOptions, invitation: Invitation, ceremony: Ceremo
         if session.proximity is not Proximity.BLUETOOTH:
             result["proximity"] = session.proximity.value
         return print_result(result)
-
-
-def print_result(document: dict[str, Any]) -> int:
-    """One JSON document on stdout, at once; give the exit code. Raises `UsageProblem`."""
-    try:
-        sys.stdout.write(json.dumps(document, indent=2 if sys.stdout.isatty() else None) + "\n")
-        sys.stdout.flush()
-    except OSError as error:
-        with suppress(OSError):
-            sys.stdout.close()  # or it would complain again at the end
-        if isinstance(error, BrokenPipeError):
-            return _EXIT_BROKEN_PIPE
-        raise UsageProblem(f"the result cannot be written: {reason(error)}", "check where stdout goes") from None
-    return 0
 
 
 def _scanner(options: LaptopOptions) -> Scanner:

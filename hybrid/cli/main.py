@@ -24,6 +24,7 @@ from hybrid.cli.messages import (
 )
 from hybrid.cli.passkeys import passkeys
 from hybrid.cli.portability import export, import_
+from hybrid.cli.results import EXIT_BROKEN_PIPE, is_of_stdout, lose_result
 from hybrid.cli.terminal import Screen
 from hybrid.errors import HybridError
 
@@ -316,7 +317,7 @@ def run(arguments: list[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else arguments
     ours = words[: words.index("--")] if "--" in words else words
     _screen = Screen(json_events="--json-events" in ours)
-    sys.exit(_run(words))
+    sys.exit(_flush(_run(words)))
 
 
 def _run(words: list[str]) -> int:
@@ -335,8 +336,29 @@ def _run(words: list[str]) -> int:
         return _fail(error)
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
+    except SystemExit:  # what click makes of a reader of stdout that left
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        return _lose(error) if is_of_stdout(error) else _fail_unforeseen(error)
     except Exception as error:  # the outermost border: a person gets a sentence, whatever we forgot
         return _fail_unforeseen(error)
+
+
+def _flush(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _lose(error)
+    except (AttributeError, ValueError):  # none from the beginning, or closed once it was lost
+        pass
+    return code
+
+
+def _lose(error: OSError) -> int:
+    try:
+        return lose_result(error)
+    except HybridError as problem:
+        return _fail(problem)
 
 
 def _fail(error: HybridError) -> int:

@@ -216,6 +216,23 @@ def test_a_reader_of_the_result_that_left_is_no_bug() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("how", ["'w'", "'w', buffering=1"])
+def test_a_table_that_cannot_be_written_is_said(how: str) -> None:
+    full = f"import sys; from hybrid.cli import main; sys.stdout = open('/dev/full', {how})"
+    done = run_python(f"{full}; main.run(['--version'])")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "hybrid: error: the result cannot be written: no space left on device\nhybrid: hint: check where stdout goes\n"
+    )
+
+
+def test_a_reader_of_a_long_table_that_left_is_no_bug() -> None:
+    before = "read, write = os.pipe(); os.close(read); os.dup2(write, 1)"
+    after = "laptop.info = lambda _: print('x' * 100_000)"
+    done = run_python(f"import os\nfrom hybrid.cli import laptop, main\n{before}\n{after}\nmain.run(['info'])")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.parametrize("words", [[], ["--json-events"]])
 def test_a_bug_is_a_sentence_and_a_hint(words: list[str]) -> None:
     script = f"""\
