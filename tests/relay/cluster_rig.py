@@ -14,7 +14,7 @@ import struct
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,16 +224,24 @@ class Side:
         self._writer.transport.abort()
 
 
-async def opened(
-    port: int, path: str, context: ssl.SSLContext | None = None, *lines: str, source: str | None = None
-) -> Side:
-    """A tunnel's side; `source`: the loopback address that it comes from.
+async def connected(
+    port: int, context: ssl.SSLContext | None = None, source: str | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which nothing was asked; `source`: the loopback address that it comes from.
+
+    Raises:
+        OSError
+    """
+    local = (source, 0) if source else None
+    return await asyncio.open_connection("127.0.0.1", port, ssl=context, local_addr=local)
+
+
+async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, *lines: str) -> Side:
+    """A tunnel's side on a connection.
 
     Raises:
         Refused, EOFError, OSError
     """
-    local = (source, 0) if source else None
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, local_addr=local)
     head = (
         f"GET {path} HTTP/1.1",
         "Host: localhost",
@@ -256,6 +264,35 @@ async def opened(
         raise Refused(status)
     found = re.search(r"(?i)^x-cable-routing-id: ([0-9a-f]{6})\r$", answer, re.MULTILINE)
     return Side(reader, writer, found[1] if found else "")
+
+
+async def opened(
+    port: int, path: str, context: ssl.SSLContext | None = None, *lines: str, source: str | None = None
+) -> Side:
+    """A tunnel's side; `source`: the loopback address that it comes from.
+
+    Raises:
+        Refused, EOFError, OSError
+    """
+    return await asked(*await connected(port, context, source), path, *lines)
+
+
+def _state(pid: int) -> str:
+    """One letter of proc(5)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@asynccontextmanager
+async def stopped(pids: Collection[int]) -> AsyncIterator[None]:
+    """Processes that do nothing while the context is open: what comes to a shared socket is for the others."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await eventually(lambda: all(_state(pid) == "T" for pid in pids))
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 @asynccontextmanager
