@@ -24,6 +24,7 @@ from hybrid.adapters.bluez_bus import call, system_bus
 from hybrid.events import RequestReceived
 from hybrid.testing.browser import Browser, BrowserOptions, NoCode, Page, PageError, Phone, ProgramFailed, open_browser
 from hybrid.testing.browser import chromium as chromium_module
+from hybrid.testing.browser import place as place_module
 from hybrid.testing.browser.phone import Approve, Ignore
 from tests.browser.relying_party import RelyingParty
 
@@ -131,6 +132,28 @@ def test_a_dark_browser(rp: RelyingParty) -> None:
 def test_a_screen_without_a_code(phone: Phone) -> None:
     with pytest.raises(NoCode, match="the browser"):
         phone.begin(Approve(), code_within=1).outcome()
+
+
+def test_a_screen_with_a_choice_of_devices(page: Page, phone: Phone, rp: RelyingParty) -> None:
+    ceremony = page.create(rp.creation_options(authenticatorSelection={}))
+    ceremony.wait_for_log("UI step: kMechanismSelection")
+    with pytest.raises(NoCode, match=r"choose a device first, see Browser\.use_phone"):
+        phone.begin(Approve(), code_within=0.5).outcome()
+    ceremony.abort()
+    assert ceremony.outcome().error == "AbortError"
+
+
+def test_pictures_while_a_phone_makes_more(browser: Browser, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = browser._place
+
+    def another_one_comes(picture: Image.Image) -> bytes:
+        place.keep_picture("meanwhile")
+        return b"a picture"
+
+    monkeypatch.setattr(place_module, "png", another_one_comes)
+    place.keep_picture("one")
+    place.keep_picture("two")
+    assert browser.pictures() == [("one", b"a picture"), ("two", b"a picture")]
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

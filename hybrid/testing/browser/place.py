@@ -112,8 +112,13 @@ class Place:
         if code is None:
             self.chromium.program.check()
             self.keep_picture("NoCode")
-            steps = self.chromium.log.since().steps
-            dialog = f"the browser's dialog was last at {steps[-1]}" if steps else "the browser never showed its dialog"
+            match self.chromium.log.since().steps:
+                case ():
+                    dialog = "the browser never showed its dialog"
+                case (*_, "kMechanismSelection"):
+                    dialog = "the browser's dialog lets one choose a device first, see Browser.use_phone()"
+                case (*_, step):
+                    dialog = f"the browser's dialog was last at {step}"
             raise NoCode(f"no code to scan appears within {limit:g} s; {dialog}")
         return code
 
@@ -123,7 +128,7 @@ class Place:
 
     def pictures(self) -> list[tuple[str, bytes]]:
         """Label and PNG of each picture that was kept, in their order."""
-        return [(label, png(picture)) for label, picture in self._pictures]
+        return [(label, png(picture)) for label, picture in list(self._pictures)]  # phones may add to them meanwhile
 
     def forget_pictures(self) -> None:
         self._pictures.clear()
