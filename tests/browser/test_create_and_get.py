@@ -55,6 +55,27 @@ def test_a_choice_of_devices_comes_first(browser: Browser, ceremonies: Ceremonie
     assert ceremony.log().steps[:2] == ("kMechanismSelection", "kCableV2QRCode")
 
 
+@pytest.mark.parametrize(
+    ("hints", "resident_key", "first"),
+    [
+        ([], "discouraged", "kCableV2QRCode"),
+        (["client-device"], "discouraged", "kCableV2QRCode"),
+        (["hybrid"], "preferred", "kCableV2QRCode"),
+        (["hybrid"], None, "kMechanismSelection"),
+        (["security-key"], "required", "kUsbInsertAndActivate"),
+    ],
+)
+def test_what_the_dialog_shows_first(
+    page: Page, rp: RelyingParty, hints: list[str], resident_key: str | None, first: str
+) -> None:
+    selection = {} if resident_key is None else {"residentKey": resident_key}
+    ceremony = page.create(rp.creation_options(hints=hints, authenticatorSelection=selection))
+    ceremony.wait_for_log(f"UI step: {first}")
+    assert ceremony.log().steps[0] == first
+    ceremony.abort()
+    assert ceremony.outcome().error == "AbortError"
+
+
 def test_get_with_an_allow_list(ceremonies: Ceremonies) -> None:
     made, _ = ceremonies.create("ada")
     ceremonies.create("bob")

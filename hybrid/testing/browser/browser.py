@@ -127,7 +127,8 @@ class Browser:
     def use_phone(self) -> None:
         """Wait for the browser's dialog, and take "use a phone or tablet" if it lets one choose.
 
-        That is where options name no hint, or prefer a security key. Raises `NoDialog`.
+        It does where create has the hint "hybrid" and does not prefer or require a discoverable credential. With the
+        hint "security-key" it offers none. Raises `NoDialog`.
         """
         until = time.monotonic() + WAIT
         pressed_at = float("-inf")
