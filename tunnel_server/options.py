@@ -219,14 +219,13 @@ def settings_of(given: dict[str, Any], *, worker: int | None = None) -> Settings
     values = dict(given)
     values.pop("config")
     logs.set_up(values.pop("log_level"), values.pop("log_format"), worker=worker)
-    plain = values.pop("plain")
     settings = Settings(
         limits=Limits(**{limit.name: values.pop(limit.name) for limit in fields(Limits)}),
         peers=_peers(values.pop("peers")),
         peer_files=_peer_files(values.pop("peer_cert"), values.pop("peer_key"), values.pop("peer_ca")),
         **values,
     )
-    check(settings, plain=plain)
+    check(settings)
     return settings
 
 

@@ -33,6 +33,7 @@ class Settings:
     port: int
     cert: Path | None
     key: Path | None
+    plain: bool
     limits: Limits
     origins: tuple[str, ...]
     limit_loopback: bool
@@ -116,7 +117,7 @@ class Settings:
         return self
 
 
-def check(settings: Settings, *, plain: bool) -> None:
+def check(settings: Settings) -> None:
     """Refuse options that do not go together, and files that cannot be used.
 
     Raises:
@@ -125,15 +126,10 @@ def check(settings: Settings, *, plain: bool) -> None:
     if (settings.cert is None) != (settings.key is None):
         raise CommandError("--cert and --key belong together", "give both, or neither", EXIT_USAGE)
     if settings.cert is not None:
-        if plain:
+        if settings.plain:
             raise CommandError("--plain and --cert exclude each other", "leave one of them out", EXIT_USAGE)
         settings.tls()
-    elif not plain and not _is_loopback(settings.host):
-        raise CommandError(
-            "plain connections are for this machine only",
-            "give --cert and --key, or --plain if something in front of the relay speaks TLS",
-            EXIT_USAGE,
-        )
+    check_plain(settings, settings.host)
     if settings.proxy_protocol and not settings.proxies:
         raise CommandError(
             "--proxy-protocol needs to know whom to believe", "name the proxies with --trusted-proxy", EXIT_USAGE
@@ -145,6 +141,20 @@ def check(settings: Settings, *, plain: bool) -> None:
     if (settings.peers or settings.peer_listen) and settings.peer_files is None:
         raise CommandError("peers need certificates", "give --peer-cert, --peer-key and --peer-ca together", EXIT_USAGE)
     settings.peer_contexts()
+
+
+def check_plain(settings: Settings, host: str) -> None:
+    """Refuse to speak plain on `host`, unless it is loopback or the operator said so.
+
+    Raises:
+        CommandError
+    """
+    if settings.cert is None and not settings.plain and not _is_loopback(host):
+        raise CommandError(
+            "plain connections are for this machine only",
+            "give --cert and --key, or --plain if something in front of the relay speaks TLS",
+            EXIT_USAGE,
+        )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tunnel_server.app import bind
 from tunnel_server.complaints import EXIT_NETWORK, CommandError
-from tunnel_server.settings import Settings
+from tunnel_server.settings import Settings, check_plain
 from tunnel_server.systemd import listening_sockets
 
 
@@ -35,9 +35,12 @@ async def open_sockets(settings: Settings) -> Sockets:
     """Bind what the settings say, but for what systemd hands in.
 
     Raises:
-        CommandError: an address cannot be bound.
+        CommandError: an address cannot be bound, or one that others can reach was handed in for plain connections.
     """
     given = listening_sockets()
+    for one in given.get("relay") or given.get("unknown") or ():
+        if one.family != socket.AF_UNIX:
+            check_plain(settings, one.getsockname()[0])
     made: list[socket.socket] = []
     option = "--host or --port"
     try:

@@ -441,3 +441,23 @@ async def test_systemd_hands_in_a_socket_and_is_told(tmp_path: Path) -> None:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")])
+async def test_a_socket_of_systemd_that_others_can_reach_is_not_served_plain(options: tuple[str, ...]) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as port:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _AS_SYSTEMD, str(port.fileno()), *_RELAY, *options,
+            pass_fds=(port.fileno(),),
+            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "relay"},
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(PATIENCE):
+                _, words = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 2
+        assert b"plain connections are for this machine only" in words
