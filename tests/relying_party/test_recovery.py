@@ -55,6 +55,19 @@ async def test_letters_that_look_like_digits_are_taken_for_them(
     assert reason(await bob.post("codes/use", {"name": "ann", "code": misread})) == ""
 
 
+async def test_a_name_may_be_typed_as_keyboards_do(site: Site, ann: Visitor, bob: Visitor, phone: Phone) -> None:
+    """Composed or not, with another space, in the other case: it is the same name."""
+    codes = (await ann.join("Zoe\u200b\u0308 van Dam", phone)).json()["codes"]
+    for name, code in zip(("Zo\u00eb van Dam ", "Zoe\u0308  van dam"), codes, strict=False):
+        assert reason(await bob.post("codes/use", {"name": name, "code": code})) == ""
+
+
+@pytest.mark.parametrize("name", [None, 5, "", " ", "\ud800", "\u202e", "a" * 65], ids=repr)
+async def test_what_is_no_name(site: Site, bob: Visitor, codes: list[str], name: object) -> None:
+    assert reason(await bob.post("codes/use", {"name": name, "code": codes[0]})) == "bad-request"
+    assert reason(await bob.post("join/begin", {"name": name})) == "bad-request"
+
+
 async def test_a_code_is_good_once(site: Site, bob: Visitor, codes: list[str]) -> None:
     assert reason(await bob.post("codes/use", {"name": "ann", "code": codes[0]})) == ""
     assert reason(await bob.post("codes/use", {"name": "ann", "code": codes[0]})) == "recovery-code"

@@ -143,9 +143,9 @@ class Visitor:
     client: httpx.AsyncClient
 
     async def post(self, path: str, body: object = None, **headers: str) -> httpx.Response:
-        return await self.client.post(
-            f"/api/{path}", json={} if body is None else body, headers={"origin": ORIGIN, **headers}
-        )
+        content = json.dumps({} if body is None else body)  # in ASCII, so that a text may be any
+        own = {"origin": ORIGIN, "content-type": "application/json"}
+        return await self.client.post(f"/api/{path}", content=content, headers={**own, **headers})
 
     async def options(self, path: str, **body: Any) -> dict[str, Any]:
         response = await self.post(path, body)

@@ -98,8 +98,8 @@ def clean_name(text: object) -> str:
     """A name as it is kept: composed, trimmed, no control or direction characters. Raises `Refused` if none is left."""
     if not isinstance(text, str):
         raise Refused(Reason.BAD_REQUEST)
-    kept = "".join(char for char in unicodedata.normalize("NFC", text) if unicodedata.category(char)[0] != "C")
-    name = " ".join(kept.split())
+    kept = "".join(char for char in text if unicodedata.category(char)[0] != "C")
+    name = " ".join(unicodedata.normalize("NFC", kept).split())
     if not 0 < len(name) <= MAX_NAME:
         raise Refused(Reason.BAD_REQUEST)
     return name

@@ -24,7 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from examples.relying_party.website.accounts import Account, Accounts, Passkey
+from examples.relying_party.website.accounts import Account, Accounts, Passkey, clean_name
 from examples.relying_party.website.audit import AuditLog, Happened, fingerprint
 from examples.relying_party.website.ceremonies import Ceremonies, SignedIn
 from examples.relying_party.website.challenges import Challenges
@@ -388,7 +388,7 @@ class Website:
         if visitor.account.policy is not Policy.ADMIN:
             raise Refused(Reason.NOT_ADMIN)
         body = await _body(request)
-        subject = self.accounts.named(str(body.get("name")))
+        subject = self.accounts.named(clean_name(body.get("name")))
         if subject is None or subject.id == visitor.account.id:  # nobody lets themselves off
             raise Refused(Reason.BAD_REQUEST)
         self.accounts.override_policy(subject, _policy(body.get("policy")), visitor.account)

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 
-from examples.relying_party.website.accounts import Account, Accounts
+from examples.relying_party.website.accounts import Account, Accounts, clean_name
 from examples.relying_party.website.audit import AuditLog, Happened
 from examples.relying_party.website.database import Database
 from examples.relying_party.website.refused import Reason, Refused
@@ -51,10 +51,10 @@ class Recovery:
 
         Raises `Refused`, the same for a name that does not exist and a code that does not match.
         """
-        if not isinstance(name, str) or not isinstance(code, str):
+        if not isinstance(code, str):
             raise Refused(Reason.BAD_REQUEST)
         self._check_pace(source)
-        account = self._accounts.named(name.strip())
+        account = self._accounts.named(clean_name(name))
         # One statement takes the code: of two requests with the same one, only one finds it unused.
         taken = account is not None and self._database.run(
             "UPDATE recovery_code SET used = ? WHERE hash = ? AND used IS NULL",
