@@ -272,6 +272,28 @@ async def test_deeply_nested_cbor(site: Site, ann: Visitor, phone: Phone) -> Non
     assert reason(await ann.post("join/finish", answer)) == "invalid-answer"
 
 
+@pytest.mark.parametrize(
+    "head", [b"", b"\x18", b"\x19\x01", b"\x1a\x01", b"\x1b\x01", b"\x58\x20", b"\xa1"], ids=bytes.hex
+)
+async def test_cbor_that_ends_too_early(site: Site, ann: Visitor, phone: Phone, head: bytes) -> None:
+    answer = create(await ann.options("join/begin", name="ann"), phone)
+    answer["response"]["attestationObject"] = websafe_encode(head)
+    assert reason(await ann.post("join/finish", answer)) == "invalid-answer"
+
+
+async def test_challenges_are_kept_hashed(site: Site, ann: Visitor, phone: Phone) -> None:
+    handed_out = [(await ann.options("join/begin", name="ann"))["challenge"]]
+    await ann.join("ann", phone)
+    for path in ("sign-in/begin", "confirm/begin", "passkeys/begin"):
+        handed_out.append((await ann.options(path))["challenge"])
+    rows = site.website.database.rows("SELECT * FROM challenge")
+    assert len(rows) == 4
+    kept = repr([tuple(row) for row in rows])
+    for challenge in handed_out:
+        assert challenge not in kept
+        assert repr(websafe_decode(challenge))[2:-1] not in kept
+
+
 async def test_a_signature_of_another_key(site: Site, ann: Visitor, bob: Visitor, phone: Phone) -> None:
     await ann.join("ann", phone)
     answer = get(await ann.options("sign-in/begin"), phone)

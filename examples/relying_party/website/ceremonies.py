@@ -6,6 +6,7 @@ one-time challenges, framing, algorithms, BE and BS, counters, the user handle, 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives import constant_time
 from fido2.server import Fido2Server
+from fido2.utils import websafe_encode
 from fido2.webauthn import (
     AttestationConveyancePreference,
     AuthenticationResponse,
@@ -55,7 +57,7 @@ _ATTACHMENTS = {  # for browsers that do not know hints yet
 }
 
 # What python-fido2's parsers and checks raise for answers that are none, or not good ones.
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +117,13 @@ class Ceremonies:
             attestation=AttestationConveyancePreference("direct" if strict else "none"),
         )
         kept: dict[str, Any] = {
-            "fido2": state,
             "account": account.id.hex(),
             "automatic": automatic and account.policy is Policy.ANY,
         }
         if new:
             kept["draft"] = [account.name, account.display_name, account.policy.value, account.created]
         purpose = Purpose.OPEN_ACCOUNT if new else Purpose.ADD_PASSKEY
-        self._challenges.keep(challenge, purpose, browser, kept)
+        self._keep_challenge(challenge, purpose, browser, state, kept)
         return dict(creation)
 
     def finish_registration(self, answer: object, browser: str, *, owner: Account | None) -> tuple[Account, Passkey]:
@@ -135,7 +136,7 @@ class Ceremonies:
             response = RegistrationResponse.from_dict(_mapping(answer))
         except _MALFORMED as error:
             raise Refused(Reason.INVALID_ANSWER) from error
-        kept = self._challenges.take(response.response.client_data.challenge, purpose, browser)
+        kept = self._take_challenge(response.response.client_data.challenge, purpose, browser)
         if owner is None:
             name, display_name, policy, created = kept["draft"]
             account = Account(bytes.fromhex(kept["account"]), name, display_name, Policy(policy), created)
@@ -228,8 +229,8 @@ class Ceremonies:
             timeout=self._settings.challenge_lifetime * 1000,
         )
         purpose = Purpose.SIGN_IN if confirm is None else Purpose.CONFIRM
-        kept = {"fido2": state, "account": None if confirm is None else confirm.id.hex()}
-        self._challenges.keep(challenge, purpose, browser, kept)
+        kept = {"account": None if confirm is None else confirm.id.hex()}
+        self._keep_challenge(challenge, purpose, browser, state, kept)
         return dict(request)
 
     def finish_sign_in(self, answer: object, browser: str, *, confirm: Account | None = None) -> SignedIn:
@@ -239,7 +240,7 @@ class Ceremonies:
         except _MALFORMED as error:
             raise Refused(Reason.INVALID_ANSWER) from error
         purpose = Purpose.SIGN_IN if confirm is None else Purpose.CONFIRM
-        kept = self._challenges.take(response.response.client_data.challenge, purpose, browser)
+        kept = self._take_challenge(response.response.client_data.challenge, purpose, browser)
         passkey = self._accounts.passkey(response.raw_id)
         if passkey is None:
             raise Refused(Reason.UNKNOWN_PASSKEY)
@@ -303,6 +304,19 @@ class Ceremonies:
         return SignedIn(account, used)
 
     # both
+
+    def _keep_challenge(
+        self, challenge: bytes, purpose: Purpose, browser: str, state: dict[str, Any], kept: Mapping[str, Any]
+    ) -> None:
+        """Remember what the answer to a challenge needs. `state`: python-fido2's, which holds the challenge itself."""
+        known = {name: value for name, value in state.items() if name != "challenge"}
+        self._challenges.keep(challenge, purpose, browser, {**kept, "fido2": known})
+
+    def _take_challenge(self, challenge: bytes, purpose: Purpose, browser: str) -> dict[str, Any]:
+        """Give it back, if this is a challenge of ours. Raises `Refused`."""
+        kept = self._challenges.take(challenge, purpose, browser)
+        kept["fido2"]["challenge"] = websafe_encode(challenge)
+        return kept
 
     def _check_client_data(self, client_data: CollectedClientData) -> None:
         """What python-fido2 does not look at: nobody may frame us. And the origin, for a reason of its own."""
