@@ -65,6 +65,7 @@ async def run(options: argparse.Namespace, listener: socket.socket) -> None:
         database=options.database,
         provider_list=options.provider_list,
         attestation_roots=options.attestation_roots,
+        open_classes=True,
     )
     real = RealWorld(options.adapter, options.relay, options.relay_name, options.relay_ca)
     async with open_stage(origin, real) as stage:

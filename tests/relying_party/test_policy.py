@@ -23,7 +23,8 @@ from fido2.utils import websafe_decode, websafe_encode
 
 from examples.relying_party.website.audit import Happened
 from examples.relying_party.website.providers import ProviderNames
-from tests.relying_party.visitor import Phone, Site, Visitor, create, reason, settings
+from examples.relying_party.website.settings import Settings
+from tests.relying_party.visitor import ORIGIN, RP_ID, Phone, Site, Visitor, create, reason, settings
 from tests.relying_party.visitor import site as make_site
 
 
@@ -76,7 +77,7 @@ async def test_only_administrators_and_not_for_themselves(
 
 
 async def test_visitors_choose_no_class_outside_a_demonstration(ann: Visitor, phone: Phone) -> None:
-    made = make_site(settings(open_classes=False))
+    made = make_site(Settings(rp_id=RP_ID, origins=(ORIGIN,)))
     async with made.browser() as visitor:
         assert reason(await visitor.join("ann", phone, policy="admin")) == ""
     (account,) = made.website.accounts.everyone()

@@ -197,7 +197,7 @@ class Site:
 
 
 def settings(**changes: Any) -> Settings:
-    return replace(Settings(rp_id=RP_ID, origins=(ORIGIN,), related=(RELATED,)), **changes)
+    return replace(Settings(rp_id=RP_ID, origins=(ORIGIN,), related=(RELATED,), open_classes=True), **changes)
 
 
 def site(given: Settings | None = None) -> Site:

@@ -14,7 +14,7 @@ class Settings:
     further origins that may use the RP id (Web Authentication Level 3, "Related Origin Requests"); `name`: for people;
     `database`: an SQLite file, None for memory; `provider_list`: a community list of AAGUIDs, JSON;
     `attestation_roots`: PEM file of CAs, one of which must vouch for passkeys of the stricter classes; `open_classes`:
-    whether visitors choose the class of their account by themselves, which only a demonstration would allow.
+    whether visitors choose the class of their account by themselves, administrators included, for demonstrations.
     Times in seconds.
     """
 
@@ -25,7 +25,7 @@ class Settings:
     database: Path | None = None
     provider_list: Path | None = None
     attestation_roots: Path | None = None
-    open_classes: bool = True
+    open_classes: bool = False
     challenge_lifetime: int = 300
     session_lifetime: int = 12 * 3600
     fresh: int = 300  # how long after a signature the account's keys and codes may be changed
