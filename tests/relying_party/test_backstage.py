@@ -99,6 +99,14 @@ async def first_events(stage: Stage) -> AsyncIterator[str]:
         return
 
 
+async def test_a_panel_that_was_open_before_the_server_is_told_from_the_beginning(theatre: Theatre) -> None:
+    await theatre.visitor.options("sign-in/begin")
+    for last, told in (("0", True), ("1", False), ("2", True)):
+        async for event in theatre.stage.feed.follow(int(last)):
+            assert ("asks who is there" in event) == told
+            break
+
+
 async def test_the_phone_declines(theatre: Theatre) -> None:
     options = await theatre.visitor.options("join/begin", name="ada")
     result = await theatre.ceremony("create", options, approved=False)

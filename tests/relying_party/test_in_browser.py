@@ -202,6 +202,15 @@ def test_the_simulated_phone_declines_or_is_deaf(visit: Visit) -> None:
     visit.page.wait_for("!document.querySelector('.played')")
 
 
+def test_a_server_that_is_gone(visit: Visit) -> None:
+    visit.open("/", "browser")
+    visit.page.evaluate("void (window.fetch = async () => { throw new TypeError('Failed to fetch'); })")
+    visit.page.click('[data-do="sign-in"][data-where="phone"]')
+    assert visit.problem() == "The website does not answer; try again in a moment."
+    visit.page.click('input[name="kind"][value="iphone"]')
+    visit.page.wait_for("document.getElementById('stage-problem').textContent.includes('is it still running')")
+
+
 def test_recovery_and_the_last_passkey(visit: Visit) -> None:
     visit.open("/join", "simulated")
     visit.join("fay")

@@ -109,6 +109,8 @@ class Feed:
 
     async def follow(self, after: int = 0) -> AsyncIterator[str]:
         """Server-sent events from the line after number `after` on, each with the state; ends after `close`."""
+        if after > self._number:  # a number of a server that ran here before
+            after = 0
         while not self._closed:
             news = self._news
             fresh = [asdict(line) for line in self._lines if line.number > after]

@@ -13,13 +13,18 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 let state = null;
 
 export async function command(path, body = {}) {
-  const response = await fetch(`/backstage/${path}`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    keepalive: path === "phone", // a switch that was flipped stays flipped, also if the page is left at once
-  });
-  const answer = await response.json();
+  let response, answer;
+  try {
+    response = await fetch(`/backstage/${path}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+      keepalive: path === "phone", // a switch that was flipped stays flipped, also if the page is left at once
+    });
+    answer = await response.json();
+  } catch {
+    throw new Error("the server does not answer; is it still running?");
+  }
   if (!response.ok) throw Object.assign(new Error(answer.sentence), answer);
   return answer;
 }

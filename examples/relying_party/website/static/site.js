@@ -39,12 +39,17 @@ function say(sentence, kind = "bad") {
 }
 
 async function post(path, body = {}) {
-  const response = await fetch(`/api/${path}`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  });
-  const answer = await response.json();
+  let response, answer;
+  try {
+    response = await fetch(`/api/${path}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    answer = await response.json();
+  } catch {
+    throw new Error("the website does not answer; try again in a moment");
+  }
   if (!response.ok) throw new Refused(answer);
   return answer;
 }
