@@ -282,6 +282,8 @@ class Connection(asyncio.Protocol):
             return b""
         if answer := tls.outgoing():
             self._transport.write(answer)
+            if self._stalled and self._taker is None:  # a side that asks for new keys and never reads them
+                self._transport.pause_reading()
         if fresh and tls.ready:
             self._server.observer.handshake_done(self._server.now() - self._arrived)
         if tls.ended:

@@ -11,6 +11,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,21 @@ from tunnel_server.foreign import ForeignJoin, Stream
 from tunnel_server.observing import Outcome
 from tunnel_server.relay import Limits
 
-from .test_app import BINARY, CABLE, CLOSE, PING, Raw, Relay, closed_with, frame, refusal, running, until
+from .test_app import (
+    BINARY,
+    CABLE,
+    CLOSE,
+    PING,
+    Raw,
+    Relay,
+    buffered,
+    closed_with,
+    frame,
+    refusal,
+    running,
+    some_waiting,
+    until,
+)
 from .tls import Certificate, make_certificate
 
 LOOPS = ("asyncio", "uvloop")
@@ -362,3 +377,32 @@ async def test_a_tls_end_without_a_close_frame_is_vanishing(certificate: Certifi
         owner.writer.close()
         assert await guest.recv() == b"last words"
         assert await closed_with(guest) == 1001
+
+
+class _Answering:
+    """TLS that has an answer to whatever comes, as OpenSSL has to a request for new keys (RFC 8446 section 4.6.3)."""
+
+    ready, ended = True, False
+
+    def receive(self, data: bytes) -> bytes:
+        self._answer = bytes(len(data))
+        return b""
+
+    def outgoing(self) -> bytes:
+        return self._answer
+
+    def send(self, data: bytes) -> bytes:
+        return data
+
+    finish = outgoing
+
+
+async def test_who_asks_for_new_keys_and_never_reads_has_to_wait() -> None:
+    async with running() as relay, relay.raw() as client:
+        assert (await client.ask(new_path())).status == 101
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a whole transport
+        (connection,) = relay.server.connections.values()
+        connection._tls = _Answering()  # type: ignore[assignment]  # Python's ssl cannot ask for new keys
+        client.write(bytes(30_000_000))
+        await until(partial(some_waiting, relay))
+        assert buffered(relay) < 1 << 20
