@@ -18,6 +18,7 @@ from tunnel_server.foreign import ForeignJoin, Taker
 from tunnel_server.forwarding import Forwarder
 from tunnel_server.http_head import Refusal, find_end, members, read_head, refuse
 from tunnel_server.passing import HOPS_HEADER
+from tunnel_server.tls import Tls, TlsFailed
 
 _HEAD_TIME = 10.0  # s for TLS and request head
 _BACKLOG = 1024
@@ -55,30 +56,101 @@ class PeerFiles:
         context.load_cert_chain(self.cert, self.key, password="")
 
 
-async def listen(listener: socket.socket, context: ssl.SSLContext, forwarder: Forwarder) -> asyncio.Server:
-    """Take joins for workers of this host on a bound socket."""
-    return await asyncio.get_running_loop().create_server(
-        lambda: _Caller(forwarder), sock=listener, ssl=context, ssl_handshake_timeout=_HEAD_TIME, backlog=_BACKLOG
-    )
+async def listen(listener: socket.socket, context: ssl.SSLContext, forwarder: Forwarder, limit: int) -> asyncio.Server:
+    """Take joins for workers of this host on a bound socket; `limit` connections at once, whoever they come from."""
+    callers: set[_Caller] = set()
+
+    def make() -> _Caller:
+        return _Caller(forwarder, Tls(context), callers, limit)
+
+    return await asyncio.get_running_loop().create_server(make, sock=listener, backlog=_BACKLOG)
 
 
 class _Caller(asyncio.Protocol):
-    """A connection of another node: a request head, then bytes for whoever takes them."""
+    """A connection of another node: TLS, a request head, then bytes for whoever takes them.
+
+    A `foreign.Stream` for that one. It counts from its first byte, because anybody may begin with TLS.
+    """
 
     _transport: asyncio.Transport
 
-    def __init__(self, forwarder: Forwarder) -> None:
+    def __init__(self, forwarder: Forwarder, tls: Tls, callers: set[_Caller], limit: int) -> None:
         self._forwarder = forwarder
+        self._tls = tls
+        self._callers = callers
+        self._limit = limit
         self._head = bytearray()
         self._taker: Taker | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
+    # From asyncio
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports of TLS are in no class of asyncio's.
-        self._transport = cast(asyncio.Transport, transport)
-        self._deadline = asyncio.get_running_loop().call_later(_HEAD_TIME, self._transport.abort)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are in no class of asyncio's
+        if len(self._callers) >= self._limit:
+            self.abort()
+            return
+        self._callers.add(self)
+        self._deadline = asyncio.get_running_loop().call_later(_HEAD_TIME, self.abort)
 
     def data_received(self, data: bytes) -> None:
+        try:
+            plain = self._tls.receive(data)
+        except TlsFailed:
+            self._transport.write(self._tls.outgoing())
+            self._transport.close()
+            return
+        if answer := self._tls.outgoing():
+            self._transport.write(answer)
+        if plain:
+            self._read(plain)
+        if self._tls.ended:
+            self.close()
+
+    def pause_writing(self) -> None:
+        if self._taker is not None:
+            self._taker.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._taker is not None:
+            self._taker.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._callers.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._taker is not None:
+            self._taker.connection_lost()
+
+    # From the taker
+
+    def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        try:
+            self._transport.write(self._tls.send(data))
+        except TlsFailed:
+            self.abort()
+
+    def pause_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(self._tls.finish())
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # Bytes
+
+    def _read(self, data: bytes) -> None:
         if self._taker is not None:
             self._taker.data_received(data)
             return
@@ -96,8 +168,8 @@ class _Caller(asyncio.Protocol):
             self._taker = self._take(bytes(self._head[:end]))
         self._head.clear()
         if self._taker is None:
-            self._transport.write(refuse(404))
-            self._transport.close()
+            self.write(refuse(404))
+            self.close()
         elif rest:
             self._taker.data_received(rest)
 
@@ -110,18 +182,4 @@ class _Caller(asyncio.Protocol):
             return None
         client = members(request.headers.get(b"x-forwarded-for", ()))
         address = client[-1].decode("ascii", "replace") if client else None
-        return self._forwarder.to_worker(ForeignJoin(target, head, request.headers, address, self._transport))
-
-    def pause_writing(self) -> None:
-        if self._taker is not None:
-            self._taker.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self._taker is not None:
-            self._taker.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self._taker is not None:
-            self._taker.connection_lost()
+        return self._forwarder.to_worker(ForeignJoin(target, head, request.headers, address, self))

@@ -356,7 +356,7 @@ async def run(settings: Settings, arguments: list[str]) -> int:
         try:
             await supervisor.start()
             forwarder = Forwarder(supervisor.node, folder, proxy_protocol=settings.proxy_protocol)
-            async with _peer_listener(sockets.peer, called, forwarder):
+            async with _peer_listener(sockets.peer, called, forwarder, settings.limits.connections):
                 return await live(supervisor, sockets, settings.drain)
         finally:
             await supervisor.close()
@@ -365,12 +365,12 @@ async def run(settings: Settings, arguments: list[str]) -> int:
 
 @contextlib.asynccontextmanager
 async def _peer_listener(
-    listening: socket.socket | None, context: ssl.SSLContext | None, forwarder: Forwarder
+    listening: socket.socket | None, context: ssl.SSLContext | None, forwarder: Forwarder, limit: int
 ) -> AsyncIterator[None]:
     if listening is None or context is None:
         yield
         return
-    server = await peering.listen(listening, context, forwarder)
+    server = await peering.listen(listening, context, forwarder, limit)
     try:
         yield
     finally:

@@ -140,6 +140,28 @@ async def test_only_nodes_are_let_in(certificate: Certificate, tmp_path: Path) -
         owner.abort()
 
 
+async def test_callers_are_counted_before_they_prove_themselves(certificate: Certificate) -> None:
+    async with two_nodes(certificate, "--max-connections", "2", workers=1) as (first, _):
+        port = first.ports["peers"]
+        number = secrets.token_hex(16)
+        owner = await opened(first.port, f"/cable/new/{number}")
+        known = certificate.client_context()
+        known.load_cert_chain(certificate.cert, certificate.key)
+
+        async def join() -> bytes:
+            return await answer(port, known, f"/cable/connect/{owner.routing_id}/{number}", "X-Tunnel-Hops: 1")
+
+        async def let_in() -> bool:
+            return (await join()).startswith(b"HTTP/1.1 101 ")
+
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        assert await join() == b""
+        for _, writer in silent:
+            writer.transport.abort()
+        await eventually(let_in)
+        owner.abort()
+
+
 async def test_new_certificates_for_nodes(certificate: Certificate, tmp_path: Path) -> None:
     """Both nodes trust two authorities; one node goes over to a certificate of the second one."""
     (tmp_path / "other").mkdir()
