@@ -9,6 +9,7 @@ mutual TLS. All limits are the owner's; who passes bytes on only keeps their pac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -51,6 +52,15 @@ class Peer:
 def socket_path(folder: Path, routing_id: bytes) -> Path:
     """Unix socket of the worker that owns a routing id, for streams."""
     return folder / f"{routing_id.hex()}.sock"
+
+
+def owners_in(folder: Path) -> set[bytes]:
+    """Routing ids with a `socket_path` in the folder, also those of processes that nobody cleaned up after."""
+    found = set()
+    for path in folder.glob("*.sock"):
+        with contextlib.suppress(ValueError):  # a file of somebody else
+            found.add(bytes.fromhex(path.stem))
+    return found
 
 
 def gift_path(path: Path | str) -> str:

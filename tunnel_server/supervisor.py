@@ -25,7 +25,7 @@ from typing import Any
 
 from tunnel_server import peering
 from tunnel_server.complaints import EXIT_USAGE, CommandError
-from tunnel_server.forwarding import Forwarder, gift_path, socket_path
+from tunnel_server.forwarding import Forwarder, gift_path, owners_in, socket_path
 from tunnel_server.lifecycle import live
 from tunnel_server.metrics import Samples, exposition, label, lasting, merge, process_samples, version_sample
 from tunnel_server.routing import NODES, draw
@@ -42,6 +42,7 @@ _STOP_TIME = 3.0  # s from "stop" to SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # s before a worker that ended by itself is started anew
 _HEALTHY_AFTER = 10.0  # s after which a worker counts as having started well
 _MAX_LINE = 1024 * 1024
+_LONGEST_ADDRESS = 103  # bytes of a unix socket's path: 107 on Linux, less elsewhere (unix(7), sys/un.h)
 
 
 class _Process:
@@ -213,7 +214,7 @@ class Supervisor:
 
     async def _start(self, number: int) -> _Process | None:
         """A new worker that is ready; None if it does not get there."""
-        taken = [bytes.fromhex(worker.job.routing_id) for worker in self._all]
+        taken = owners_in(self._folder) | {bytes.fromhex(worker.job.routing_id) for worker in self._all}
         routing_id = draw(self.node, number, secrets.randbits(32), taken)
         ours, theirs = socket.socketpair()
         public = [made.fileno() for made in self._sockets.public]
@@ -327,6 +328,10 @@ def private_folder(wanted: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="tunnel-server-") as made:
             yield Path(made)
         return
+    if len(os.fsencode(gift_path(socket_path(wanted, bytes(3))))) > _LONGEST_ADDRESS:
+        raise CommandError(
+            "the runtime folder's path is too long for unix sockets", "choose another --runtime-dir", EXIT_USAGE
+        )
     try:
         wanted.mkdir(mode=0o700, exist_ok=True)
         info = wanted.stat()

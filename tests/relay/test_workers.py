@@ -408,6 +408,9 @@ async def test_the_folder_of_the_sockets_is_private(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="others can enter the runtime folder"):
         async with node("--workers", "2", "--runtime-dir", str(folder)):
             pass
+    with pytest.raises(AssertionError, match="too long for unix sockets"):
+        async with node("--workers", "2", "--runtime-dir", str(tmp_path / (100 * "x"))):
+            pass
 
 
 async def test_systemd_hands_in_a_socket_and_is_told(tmp_path: Path) -> None:
@@ -441,6 +444,19 @@ async def test_systemd_hands_in_a_socket_and_is_told(tmp_path: Path) -> None:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+async def test_what_a_killed_relay_left_behind_is_in_nobodys_way(tmp_path: Path) -> None:
+    folder = tmp_path / "runtime"
+    folder.mkdir(mode=0o700)
+    ids = [f"{7 << 16 | worker << 10 | epoch:06x}" for worker in (0, 1) for epoch in range(1024)]
+    free = {ids.pop(1500), ids.pop(500)}
+    for number in ids:
+        (folder / f"{number}.sock").touch()
+    (folder / "another.sock").touch()
+    async with node("--workers", "2", "--node", "7", "--runtime-dir", str(folder)) as relay:
+        assert {f"{number:06x}" for number in relay.workers()} == free
+        await transaction(relay.port)
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")])
