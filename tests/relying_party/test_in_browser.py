@@ -202,6 +202,28 @@ def test_the_simulated_phone_declines_or_is_deaf(visit: Visit) -> None:
     visit.page.wait_for("!document.querySelector('.played')")
 
 
+def test_the_name_field_offers_a_passkey_of_this_device(visit: Visit) -> None:
+    """With DevTools' authenticator of this device, which needs no person: it takes the offer as soon as it is there."""
+    of_this_device = {
+        "protocol": "ctap2",
+        "transport": "internal",
+        "hasResidentKey": True,
+        "hasUserVerification": True,
+        "isUserVerified": True,
+    }
+    visit.page._call("WebAuthn.enable")
+    visit.page._call("WebAuthn.addVirtualAuthenticator", options=of_this_device)
+    visit.open("/join", "browser")
+    visit.join("hal", where="")
+    visit.keep_codes()
+    visit.wait_for("/account")
+    assert "not used yet" in visit.page.text(".passkey")
+    visit.page.click('[data-do="sign-out"]')
+    visit.page.wait_for("document.querySelector('.passkey').textContent.includes('last used')")
+    assert "by this device" in visit.page.text(".passkey")
+    visit.wait_for("/account")
+
+
 def test_a_server_that_is_gone(visit: Visit) -> None:
     visit.open("/", "browser")
     visit.page.evaluate("void (window.fetch = async () => { throw new TypeError('Failed to fetch'); })")
