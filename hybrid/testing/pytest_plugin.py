@@ -85,7 +85,7 @@ def pytest_runtest_makereport(
     """Keep what can be seen when a test fails, before its fixtures end."""
     report = yield
     browser: Browser | None = getattr(item, "funcargs", {}).get("hybrid_browser")
-    if call.when == "call" and report.failed and browser is not None:
+    if call.when != "teardown" and report.failed and browser is not None:  # ceremonies are in fixtures, too
         folder = Path(item.config.getoption("--hybrid-pictures")) / re.sub(r"[^\w.-]+", "-", item.nodeid)
         try:
             log = browser.log.since(item.stash.get(_LOG_MARK, 0))

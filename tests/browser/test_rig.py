@@ -162,7 +162,16 @@ def test_pictures_while_a_phone_makes_more(browser: Browser, page: Page, monkeyp
 def test_what_is_seen_of_a_failure_is_kept(tmp_path: Path, origin: str) -> None:
     (tmp_path / "test_it.py").write_text(
         textwrap.dedent(f"""
+        import pytest
         from tests.browser.relying_party import RelyingParty
+
+        @pytest.fixture
+        def account(hybrid_page):
+            hybrid_page.goto({origin!r})
+            raise ValueError("no account")
+
+        def test_sign_in(account):
+            pass
 
         def test_registration(hybrid_page, hybrid_phone):
             hybrid_page.goto({origin!r})
@@ -178,7 +187,9 @@ def test_what_is_seen_of_a_failure_is_kept(tmp_path: Path, origin: str) -> None:
         capture_output=True,
         text=True,
     )
-    assert "1 failed" in done.stdout
+    assert "1 failed, 1 error" in done.stdout
+    in_a_fixture = sorted(path.name for path in (tmp_path / "seen" / "test_it.py-test_sign_in").iterdir())
+    assert in_a_fixture == ["00-now.png", "fido.log"]
     assert "seen/test_it.py-test_registration" in done.stdout
     assert "CTAP error response code 39" in done.stdout
     folder = tmp_path / "seen" / "test_it.py-test_registration"
