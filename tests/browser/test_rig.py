@@ -59,6 +59,10 @@ def test_click_fill_and_read(page: Page) -> None:
             page.goto(f"http://localhost:{nobody.getsockname()[1]}/")
 
 
+def test_a_tab_that_the_test_has_closed(page: Page) -> None:
+    page.close()  # and the fixture does it again
+
+
 def test_nothing_but_this_machine_can_be_reached(page: Page) -> None:
     with socket.create_server(("127.0.0.2", 0)) as elsewhere:  # stands for the network that this test may not have
         for address in (f"http://127.0.0.2:{elsewhere.getsockname()[1]}/", "https://example.com/"):

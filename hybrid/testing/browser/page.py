@@ -6,6 +6,7 @@ Not a test framework: who has Playwright or Selenium attaches that to the same b
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -260,8 +261,9 @@ class Page:
         await self._devtools.call("Storage.clearDataForOrigin", self._session, origin="*", storageTypes="all")
 
     def close(self) -> None:
-        """Close the tab."""
-        self._background.run(self._devtools.call("Target.closeTarget", targetId=self.target))
+        """Close the tab. Nothing happens if it is closed already."""
+        with contextlib.suppress(DevToolsError):
+            self._background.run(self._devtools.call("Target.closeTarget", targetId=self.target))
 
 
 async def attach(background: Background[Any], devtools: DevTools, log: FidoLog, target: str) -> Page:
