@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import pytest
 
-from hybrid.errors import BluetoothProblem, BluetoothUnavailable, PeerTimeout, Stage, TunnelError, TunnelProblem
+from hybrid.adapters.qr_image import read_code
+from hybrid.errors import (
+    BluetoothProblem,
+    BluetoothUnavailable,
+    InvalidQR,
+    PeerTimeout,
+    Stage,
+    TunnelError,
+    TunnelProblem,
+)
 from hybrid.events import Advertising, ClientArrived, CodeIsOld, Event, RequestReceived, ResponseSent, TunnelOpened
 from hybrid.ports import Advertiser, Channel, TunnelService
 from hybrid.protocol.authenticator import Introduction
 from hybrid.protocol.tunnel import TunnelRequest
 from hybrid.testing.browser import Browser, Page, Phone
 from hybrid.testing.browser.phone import Approve, Decline, Ignore, Misbehave, PhoneLeft
+from hybrid.testing.browser.place import NoCode
 from hybrid.testing.peers import phones
 from tests.browser.ceremonies import Ceremonies, errors_of
 from tests.browser.conftest import FOREIGN_CA, REFUSING
@@ -20,6 +33,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 NOT_ALLOWED = "NotAllowedError"
 SHOWING, CONNECTING = "kCableV2QRCode", "kCableV2Connecting"
+
+
+def wait_for_code(browser: Browser, file: Path) -> None:
+    while True:  # the time limit of the test ends it
+        browser.screenshot(file)
+        with contextlib.suppress(InvalidQR):
+            read_code(file)
+            return
 
 
 # --- the person -------------------------------------------------------------------------------------------------------
@@ -76,6 +97,18 @@ def test_the_code_is_switched_off_before_anybody_scans_it(browser: Browser, page
     browser.close_dialog(ceremony)
     assert ceremony.outcome().error == NOT_ALLOWED
     assert ceremony.log().steps == (SHOWING, "kClosed")
+
+
+def test_the_code_of_a_test_before_is_not_scanned(
+    browser: Browser, page: Page, phone: Phone, rp: RelyingParty, tmp_path: Path
+) -> None:
+    ceremony = page.create(rp.creation_options())
+    browser.use_phone()
+    wait_for_code(browser, tmp_path / "screen.png")
+    browser.tidy_up()
+    with pytest.raises(NoCode):
+        phone.begin(Decline(), code_within=0.5).outcome()
+    browser.close_dialog(ceremony)
 
 
 def test_the_dialog_is_closed_while_the_phone_asks(

@@ -95,6 +95,7 @@ class Browser:
     async def _tidy_up(self) -> None:
         place = self._place
         await place.end_sessions()
+        await place.dismiss_code()
         await place.bluez.strangers(place.options.strangers)
         if place.bluez.discovering(LAPTOP_ADAPTER):
             # Chromium leaves its scan on when a ceremony ends in the moment that the scan starts, and complains of it
@@ -154,6 +155,7 @@ class Browser:
                 raise NoDialog(f"the ceremony goes on after {_DIALOG_TIMEOUT:g} s of closing the dialog")
             self.press("Escape")
             ceremony.wait(_ESCAPE_WORKS_WITHIN)
+        self._background.run(self._place.dismiss_code())
 
     def screenshot(self, path: Path | None = None) -> bytes:
         """The whole screen as PNG, with the browser's dialog."""

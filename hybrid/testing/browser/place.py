@@ -91,7 +91,7 @@ class Place:
         await asyncio.gather(*sessions, return_exceptions=True)
 
     async def read_code(self, limit: float) -> str:
-        """Wait for a code on the screen that was not scanned before. Raises `NoCode`, `ProgramFailed`."""
+        """Wait for a code on the screen that was not scanned or dismissed before. Raises `NoCode`, `ProgramFailed`."""
         before: bytes = b""
 
         async def look() -> str | None:
@@ -121,6 +121,12 @@ class Place:
                     dialog = f"the browser's dialog was last at {step}"
             raise NoCode(f"no code to scan appears within {limit:g} s; {dialog}")
         return code
+
+    async def dismiss_code(self) -> None:
+        """Let no phone scan the code that the screen shows now. Dialogs that were closed stay painted for a moment."""
+        code = await asyncio.to_thread(_code_in, self.display.picture())
+        if code is not None:
+            self._scanned.add(code)
 
     def keep_picture(self, label: str) -> None:
         """Take a picture of the screen; the last 24 are kept."""
