@@ -31,6 +31,7 @@ from tests.relying_party.visitor import site as make_site
 async def test_device_bound(site: Site, ann: Visitor, phone: Phone, synced_phone: Phone) -> None:
     assert reason(await ann.join("ann", synced_phone, policy="device-bound")) == "not-device-bound"
     assert site.website.accounts.everyone() == []
+    assert site.events() == []
     assert reason(await ann.join("ann", phone, policy="device-bound")) == ""
     assert reason(await ann.add(synced_phone)) == "not-device-bound"
     assert site.events()[-1] == "refused"

@@ -70,7 +70,7 @@ class SignedIn:
 
 class Ceremonies:
     """Hands out options and judges answers. Everything that goes wrong is a `Refused`, and a line of the log if it
-    is known whose passkey it is about."""
+    is known whose account it is about."""
 
     def __init__(
         self, settings: Settings, accounts: Accounts, challenges: Challenges, audit: AuditLog, names: ProviderNames
@@ -149,7 +149,8 @@ class Ceremonies:
             said = _mapping(_mapping(answer).get("response")).get("transports")
             return account, self._keep(account, replace(passkey, transports=known_transports(said)), owner is None)
         except Refused as refusal:
-            self._note_refusal(refusal, None if owner is None else owner.id)
+            if owner is not None:  # or anybody could fill the log
+                self._note_refusal(refusal, owner.id)
             raise
 
     def _registered(self, account: Account, response: RegistrationResponse, kept: Mapping[str, Any]) -> Passkey:
@@ -333,7 +334,7 @@ class Ceremonies:
         if objection is not None:
             raise Refused(objection)
 
-    def _note_refusal(self, refusal: Refused, account: bytes | None, passkey: Passkey | None = None) -> None:
+    def _note_refusal(self, refusal: Refused, account: bytes, passkey: Passkey | None = None) -> None:
         self._audit.note(
             Happened.REFUSED,
             account,
