@@ -149,7 +149,8 @@ class Connection(asyncio.Protocol):
         server = self._server
         if self._taker is not None:
             self._taker.pause_writing()
-        server.apply(server.relay.stalled(self._number, server.now()))
+        held = self._transport.get_write_buffer_size()
+        server.apply(server.relay.stalled(self._number, held, server.now()))
         peer = server.peer_of(self._number)
         if peer is not None:
             peer.pause_reading()

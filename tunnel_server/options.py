@@ -85,7 +85,7 @@ _LIMITS = {
     "stall": ("--stall", "Seconds for a side to read what makes the other side wait."),
     "connections": ("--max-connections", "Connections at once, for each worker."),
     "tunnels": ("--max-tunnels", "Tunnels at once, for each worker."),
-    "buffered": ("--max-buffered", "Bytes of early and of unfinished messages, of all connections of a worker."),
+    "buffered": ("--max-buffered", "Bytes of messages early, unfinished or not taken by who stalls, for each worker."),
     "per_address": ("--max-per-address", "Connections at once from one IPv4 address or IPv6 /64, for each worker."),
     "new_per_minute": ("--new-per-minute", "Tunnels that one of those may create in a minute, for each worker."),
     "addresses": ("--addresses", "Addresses remembered for that."),

@@ -39,7 +39,7 @@ class Limits:
     stall: float = 30.0  # for a side to read what makes the other side wait
     connections: int = 16384  # open at once
     tunnels: int = 8192  # pending or joined at once
-    buffered: int = 256 * 1024 * 1024  # bytes of early and of unfinished messages, of all connections together
+    buffered: int = 256 * 1024 * 1024  # bytes of early, unfinished and not taken messages, of all connections together
     per_address: int = 64  # open at once from one IPv4 address or IPv6 /64
     new_per_minute: int = 60  # tunnels that one of those may create in a minute
     addresses: int = 32768  # remembered for that
@@ -165,6 +165,7 @@ class _Connection:
     messages: int = 0
     total: int = 0
     unfinished: int = 0  # bytes of a message that is still coming
+    unsent: int = 0  # bytes that it did not take when it stalled
 
 
 def address_group(host: str, *, limit_loopback: bool = False) -> str | None:
@@ -198,7 +199,7 @@ class Relay:
         self.joined = 0  # tunnels with two sides
         self.forwarded_messages = 0  # since the start
         self.forwarded_bytes = 0  # of payload, since the start
-        self.buffered = 0  # bytes of early and of unfinished messages
+        self.buffered = 0  # bytes of early and of unfinished messages, and of those that stalled sides did not take
         self.alarm = math.inf  # no timer strikes before
         self._limits = limits
         self._observer = observer or Unobserved()
@@ -364,17 +365,28 @@ class Relay:
             return actions + self._end(tunnel, Code.LIMIT, Outcome.LIMITED, now)
         return actions
 
-    def stalled(self, connection: int, now: float) -> list[Action]:
-        """A side does not read, and the other one has been made to wait for it."""
+    def stalled(self, connection: int, held: int, now: float) -> list[Action]:
+        """A side does not read; `held` bytes wait for it, and the other side has been made to wait."""
         actions = self.tick(now)
-        if connection in self._connections and not self._stalls.running(connection):
+        seat = self._connections.get(connection)
+        if seat is None:
+            return actions
+        if not self._stalls.running(connection):
             self._start(self._stalls, connection, now)
+        self.buffered += held - seat.unsent
+        seat.unsent = held
+        if self.buffered > self._limits.buffered:
+            actions += self._cut(connection, now)
         return actions
 
     def unstalled(self, connection: int, now: float) -> list[Action]:
         """The side has caught up."""
         actions = self.tick(now)
         self._stalls.stop(connection)
+        seat = self._connections.get(connection)
+        if seat is not None:
+            self.buffered -= seat.unsent
+            seat.unsent = 0
         return actions
 
     def handed_over(self, connection: int, now: float) -> list[Action]:
@@ -408,7 +420,7 @@ class Relay:
             seat.timer.stop(connection)
         if self._stalls:
             self._stalls.stop(connection)
-        self.buffered -= seat.unfinished
+        self.buffered -= seat.unfinished + seat.unsent
         if seat.group is not None:
             self._groups[seat.group] -= 1
             if not self._groups[seat.group]:
@@ -438,9 +450,7 @@ class Relay:
                 outcome = Outcome.LONELY if tunnel.guest is None else Outcome.EXPIRED
                 actions += self._end(tunnel, Code.LIMIT, outcome, now)
         for connection in self._stalls.struck(now):
-            # What waits for this side is lost with it; the other side can be told at once.
-            actions += self._leave(connection, Code.LIMIT, Outcome.LIMITED, now, told=True)
-            actions.append(Drop(connection))
+            actions += self._cut(connection, now)
         for ended in (self._heads, self._lingering, self._handed_over):
             actions += [Drop(connection) for connection in ended.struck(now)]
         deadline = self.next_deadline()
@@ -538,6 +548,10 @@ class Relay:
             ended = self._end(seat.tunnel, code, outcome, now)
             actions += [action for action in ended if not told or action.connection != connection]
         return actions
+
+    def _cut(self, connection: int, now: float) -> list[Action]:
+        """End a side that does not read. What waits for it is lost with it; the other side can be told at once."""
+        return [*self._leave(connection, Code.LIMIT, Outcome.LIMITED, now, told=True), Drop(connection)]
 
     def _end(self, tunnel: _Tunnel, code: Code, outcome: Outcome, now: float) -> list[Action]:
         del self._tunnels[tunnel.tunnel_id]

@@ -516,6 +516,23 @@ async def test_pings_of_a_side_that_never_reads_do_not_pile_up(plain: Relay) -> 
     await plain.empty()
 
 
+async def test_what_stalled_readers_leave_counts_for_the_limit_of_all() -> None:
+    limits = Limits(buffered=50_000, messages=1 << 20, total=1 << 30, stall=1000)
+    async with running(limits=limits) as relay, relay.raw_pair() as (owner, guest):
+        owner.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+        async def send_for_ever() -> None:
+            while True:
+                await guest.send(bytes(20_000))
+
+        with pytest.raises(ConnectionClosed) as caught:
+            await send_for_ever()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1008
+        await relay.empty()
+        assert relay.server.relay.buffered == 0
+
+
 def some_waiting(relay: Relay) -> bool:
     return not all(connection._transport.is_reading() for connection in relay.server.connections.values())
 

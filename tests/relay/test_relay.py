@@ -544,7 +544,7 @@ def test_any_sequence_of_facts(data: st.DataObject) -> None:
             held = data.draw(st.integers(0, 9))
             world.apply(relay.unfinished(connection, data.draw(st.integers(held, 9)), held, world.time))
         elif fact == "stalled":
-            world.apply(relay.stalled(connection, world.time))
+            world.apply(relay.stalled(connection, data.draw(st.integers(0, 9)), world.time))
         elif fact == "unstalled":
             world.apply(relay.unstalled(connection, world.time))
         elif fact == "identified":

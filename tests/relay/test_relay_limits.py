@@ -93,9 +93,9 @@ def test_an_address_is_told_once_and_before_the_request() -> None:
 def test_a_stalled_reader_is_cut() -> None:
     bench = Bench()
     bench.pair()
-    assert bench.relay.stalled(GUEST, bench.time) == []
+    assert bench.relay.stalled(GUEST, 0, bench.time) == []
     bench.after(20)
-    bench.relay.stalled(GUEST, bench.time)  # still the same stall
+    bench.relay.stalled(GUEST, 0, bench.time)  # still the same stall
     assert bench.after(9.9) == []
     assert bench.after(0.1) == [Close(OWNER, Code.LIMIT), Drop(GUEST)]
     assert bench.relay.tunnels == 0
@@ -104,17 +104,31 @@ def test_a_stalled_reader_is_cut() -> None:
 def test_a_reader_that_catches_up_is_not() -> None:
     bench = Bench()
     bench.pair()
-    bench.relay.stalled(GUEST, bench.time)
+    bench.relay.stalled(GUEST, 0, bench.time)
     bench.after(29)
     assert bench.relay.unstalled(GUEST, bench.time) == []
     assert bench.after(29) == []
-    bench.relay.stalled(GUEST, bench.time)
+    bench.relay.stalled(GUEST, 0, bench.time)
     assert bench.after(29) == []
     assert bench.relay.gone(GUEST, bench.time) == [Close(OWNER, Code.VANISHED)]
     assert bench.after(1) == []
-    bench.relay.stalled(GUEST, bench.time)  # nobody any more
+    bench.relay.stalled(GUEST, 0, bench.time)  # nobody any more
     bench.relay.gone(OWNER, bench.time)
     assert bench.relay.next_deadline() is None
+
+
+def test_what_stalled_readers_leave_in_memory_is_bounded_for_all_together() -> None:
+    bench = Bench(Limits(buffered=100))
+    bench.pair()
+    bench.new(THIRD, OTHER_ID)
+    assert bench.relay.stalled(THIRD, 60, bench.time) == []
+    assert bench.relay.stalled(THIRD, 70, bench.time) == []
+    assert bench.relay.stalled(GUEST, 31, bench.time) == [Close(OWNER, Code.LIMIT), Drop(GUEST)]
+    bench.relay.gone(GUEST, bench.time)
+    assert bench.relay.buffered == 70
+    bench.relay.unstalled(THIRD, bench.time)
+    assert bench.relay.buffered == 0
+    assert bench.relay.tunnels == 1
 
 
 def test_a_join_handed_over_lives_as_long_as_a_tunnel() -> None:
@@ -279,7 +293,7 @@ def test_outcomes(joined: bool, how: str, outcome: Outcome) -> None:
             for _ in range(65):
                 bench.say(OWNER)
         case "stall":
-            relay.stalled(OWNER, bench.time)
+            relay.stalled(OWNER, 0, bench.time)
             bench.after(30)
         case "stop":
             relay.stop(bench.time)

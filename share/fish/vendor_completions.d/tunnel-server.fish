@@ -36,7 +36,7 @@ complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domai
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l stall -x -d 'Seconds for a side to read what makes the other side wait (30.0)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l max-connections -x -d 'Connections at once, for each worker (16384)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l max-tunnels -x -d 'Tunnels at once, for each worker (8192)'
-complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l max-buffered -x -d 'Bytes of early and of unfinished messages, of all connections of a worker (268435456)'
+complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l max-buffered -x -d 'Bytes of messages early, unfinished or not taken by who stalls, for each worker (268435456)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l max-per-address -x -d 'Connections at once from one IPv4 address or IPv6 /64, for each worker (64)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l new-per-minute -x -d 'Tunnels that one of those may create in a minute, for each worker (60)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l addresses -x -d 'Addresses remembered for that (32768)'
