@@ -40,18 +40,36 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 0xFFFF:
+        raise argparse.ArgumentTypeError("a port is a number up to 65535")
+    return int(text)
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return Path(text)
+
+
+def _file_to_be(text: str) -> Path:
+    if not Path(text).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {Path(text).parent}")
+    return Path(text)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.relying_party", description=__doc__)
-    parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: 8000)")
-    parser.add_argument("--database", type=Path, help="SQLite file (default: in memory)")
+    parser.add_argument("--port", type=_port, default=8000, help="0 for any free one (default: 8000)")
+    parser.add_argument("--database", type=_file_to_be, help="SQLite file (default: in memory)")
     parser.add_argument("--provider-list", type=Path, help="community list of AAGUIDs, JSON")
-    parser.add_argument("--attestation-roots", type=Path, help="PEM file of CAs for the stricter classes")
+    parser.add_argument("--attestation-roots", type=_file, help="PEM file of CAs for the stricter classes")
     parser.add_argument("--related", action="append", default=[], metavar="ORIGIN", help="may use the RP id too")
     real = parser.add_argument_group("for a real browser's code, as in hybrid phone")
     real.add_argument("--adapter", help="Bluetooth adapter of the phone, e.g. hci0")
     real.add_argument("--relay", metavar="HOST:PORT")
     real.add_argument("--relay-name", metavar="NAME")
-    real.add_argument("--relay-ca", type=Path, metavar="FILE")
+    real.add_argument("--relay-ca", type=_file, metavar="FILE")
     return parser.parse_args()
 
 

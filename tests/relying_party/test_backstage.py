@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from examples.relying_party import __main__ as command
 from examples.relying_party.backstage.routes import HERE, Onlooker, Panel, kinds
 from examples.relying_party.backstage.stage import Stage, open_stage
 from examples.relying_party.website.app import Website
@@ -216,3 +217,23 @@ async def test_pages_show_the_panel_and_load_nothing_from_elsewhere(theatre: The
         text = (await theatre.visitor.page(path)).text
         assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
         assert "innerHTML" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--port", "65536"], "a port is a number up to 65535"),
+        (["--port", "x"], "a port is a number up to 65535"),
+        (["--attestation-roots", "nowhere.pem"], "there is no file nowhere.pem"),
+        (["--relay-ca", "nowhere.pem"], "there is no file nowhere.pem"),
+        (["--database", "nowhere/accounts.db"], "there is no folder nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_line_that_makes_no_sense(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["relying_party", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert sentence in capsys.readouterr().err
