@@ -41,6 +41,8 @@ class Tls:
             raise TlsFailed from exc
 
     def _step(self, data: bytes) -> bytes:
+        if self.ended:  # nobody would ever read it from there
+            return b""
         self._incoming.write(data)
         read, plain = self._session.read, b""
         try:

@@ -108,6 +108,9 @@ def test_the_end_of_the_client(certificate: Certificate) -> None:
         client.session.unwrap()
     assert server.receive(last + client.outgoing.read()) == b"last"
     assert server.ended
+    for size in (1, 100_000):
+        assert server.receive(bytes(size)) == b""
+    assert server._incoming.pending == 0, "what comes after the end is not kept"
     assert client.read(server.send(b"still here")) == b"still here", "one direction only"
 
 
