@@ -49,10 +49,13 @@ class Node:
         return self.ports["listening"]
 
     def workers(self) -> dict[int, int]:
-        """Process ids of the workers by their routing id's number, those that are leaving too."""
+        """Process ids of the workers by their routing id's number, those that are leaving too; none if it has ended."""
         pid = self.process.pid
+        children = ""
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         found = {}
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        for child in children.split():
             with contextlib.suppress(OSError):
                 words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
                 if b"tunnel_server.worker" in words:
@@ -293,6 +296,26 @@ async def stopped(pids: Collection[int]) -> AsyncIterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+def _descriptors(pid: int) -> set[str]:
+    """What a process has open."""
+    links = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed since
+            links.add(os.readlink(entry))
+    return links
+
+
+async def opened_at(relay: Node, worker: int, path: str, context: ssl.SSLContext | None = None, *lines: str) -> Side:
+    """A tunnel's side that the worker with the routing id `worker` accepts. Raises as `opened` does."""
+    pids = relay.workers()
+    pid = pids.pop(worker)
+    async with stopped(pids.values()):
+        before = _descriptors(pid)
+        connection = await connected(relay.port, context)
+        await eventually(lambda: not _descriptors(pid) <= before)
+    return await asked(*connection, path, *lines)
 
 
 @asynccontextmanager
