@@ -25,6 +25,9 @@ from tunnel_server.settings import Settings, check
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
 
 
+_MOST = 1 << 40
+
+
 class Seconds(click.FloatRange):
     """A time; neither infinity nor what is no number."""
 
@@ -32,6 +35,19 @@ class Seconds(click.FloatRange):
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is no time", param, ctx)
+        return number
+
+
+class Count(click.IntRange):
+    """A number of things from 1 on; none that no machine could have."""
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        if number > _MOST:
+            self.fail(f"more than {_MOST} is no limit", param, ctx)
         return number
 
 
@@ -97,7 +113,7 @@ def _limit_option(name: str, kind: str, default: Any) -> Callable[..., Any]:
     return click.option(
         flag,
         name,
-        type=Seconds(min=0, min_open=True) if kind == "float" else click.IntRange(min=1),
+        type=Seconds(min=0, min_open=True) if kind == "float" else Count(),
         default=default,
         show_default=True,
         help=text,

@@ -115,6 +115,13 @@ def test_usage(options: list[str], error: str) -> None:
     assert getattr(result.exception, "exit_code", None) == 2
 
 
+@pytest.mark.parametrize("limit", ["--max-tunnels", "--new-per-minute", "--addresses"])
+def test_a_number_that_no_machine_has(limit: str) -> None:
+    result = CliRunner().invoke(command, [limit, "1" + 400 * "0"])
+    assert result.exit_code == 2
+    assert "is no limit" in result.output
+
+
 @pytest.mark.slow
 async def test_usage_is_one_sentence_and_a_hint() -> None:
     assert await failing("--port", "70000") == (
