@@ -118,7 +118,7 @@ def _facts(relay: Relay, arrived: int, argument: int, now: float) -> tuple[Calla
         partial(relay.asked, arrived, target, now),
         partial(relay.message, number, argument, bytes(argument), now),
         partial(relay.unfinished, number, argument, argument // 2, now),
-        partial(relay.stalled, number, now),
+        partial(relay.stalled, number, argument, now),
         partial(relay.unstalled, number, now),
         partial(relay.identified, number, "ab"[argument % 2], now),
         partial(relay.handed_over, number, now),
