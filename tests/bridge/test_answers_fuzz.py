@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import cbor2
+import pytest
 from fido2.client import DefaultClientDataCollector
 from fido2.ctap import CtapError
 from fido2.webauthn import PublicKeyCredentialRequestOptions
@@ -16,6 +17,8 @@ from hybrid.fido2_bridge import HybridWebAuthnClient
 from hybrid.fido2_bridge.ceremony import plan_assertion, plan_registration
 from hybrid.fido2_bridge.options import AssertionOptions, RegistrationOptions
 from tests.bridge.bridge_phone import AAGUID, FLAGS, FakeSession, Phone, authenticator_data, key_pair, loop_in_thread
+
+pytestmark = pytest.mark.slow  # most of it starts processes, or takes many examples
 
 DOCUMENTED = (CtapError, RemoteProtocolError, ResponseRejected)
 RP_ID = "example.com"

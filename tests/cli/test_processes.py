@@ -18,6 +18,8 @@ from hybrid.invitation import invite
 from tests.cli.pictures import qr_png
 from tests.cli.stage import PATIENCE, Stage
 
+pytestmark = pytest.mark.slow  # most of it starts processes, or takes many examples
+
 HYBRID = (sys.executable, "-m", "hybrid")
 
 

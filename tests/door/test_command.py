@@ -19,6 +19,8 @@ from fido2.ctap2.pin import ClientPin
 from tests.door.conftest import COMMAND, Served
 from tests.door.ctap_socket import SocketDevice, control
 
+pytestmark = pytest.mark.slow  # most of it starts processes, or takes many examples
+
 Serve = Callable[..., Served]
 USER = {"id": b"1", "name": "ann", "displayName": "Ann"}
 ES256: list[Mapping[str, Any]] = [{"type": "public-key", "alg": -7}]

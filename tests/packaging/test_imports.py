@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # most of it starts processes, or takes many examples
+
 RADIO_OR_SOCKET = {"asyncio", "socket", "_socket", "ssl", "_ssl", "bleak", "dbus_fast", "websockets", "http.client"}
 USER_INTERFACE = {"qrcode", "click", "rich", "png", "PIL", "zxingcpp"}
 

@@ -12,6 +12,8 @@ import pytest
 from scripts.make_manual import ROOT
 from tests.allowed_skips import LIST, is_allowed, read_list
 
+pytestmark = pytest.mark.slow  # most of it starts processes, or takes many examples
+
 _SUITE = """
 import pytest
 

@@ -26,6 +26,8 @@ from .foreign_clients import CLIENTS, SUBPROTOCOL, Client
 from .probe_rig import HEADERS, RelayProcess, new_path, running
 from .tls import Certificate
 
+pytestmark = pytest.mark.slow  # most of it starts processes, or takes many examples
+
 MESSAGE, TOTAL = 128 * 1024, 1024 * 1024
 TUNNEL = 2 * "0123456789abcdef"
 

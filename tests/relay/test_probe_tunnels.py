@@ -27,6 +27,8 @@ from .probe_rig import (
 )
 from .tls import Certificate
 
+pytestmark = pytest.mark.slow  # most of it starts processes, or takes many examples
+
 MESSAGE, TOTAL, EARLY = 128 * 1024, 1024 * 1024, 64 * 1024
 
 
