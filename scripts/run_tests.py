@@ -102,11 +102,12 @@ def main() -> int:
         case "test":
             check(totals)
             pytest(totals, "tests")
-            radio_vms(totals)
+            radio_vms(totals, "--controllers", "dual")  # LE-only ones in `soak`: two more boots are two more minutes
             part(totals, "fuzzing", sys.executable, "-m", "tests.fuzz", "--seconds", str(FUZZ_SECONDS))
         case "soak":
             os.environ["HYBRID_SOAK"] = "1"
             pytest(totals, "soak", "-m", "soak or hypothesis", "--timeout", "0")
+            radio_vms(totals)
             part(totals, "fuzzing", sys.executable, "-m", "tests.fuzz", "--seconds", str(options.seconds))
     for figure in totals.figures:
         print(figure)
@@ -138,8 +139,8 @@ def pytest(totals: Totals, name: str, *arguments: str) -> None:
         totals.add_part(name, False)
 
 
-def radio_vms(totals: Totals) -> None:
-    """The radio tests on the real kernel and BlueZ."""
+def radio_vms(totals: Totals, *options: str) -> None:
+    """The radio tests on the real kernel and BlueZ, with `options` of hardware/vm/test.sh."""
     missing = [program for program in VM_PROGRAMS if shutil.which(program) is None]
     if missing and not IN_CI:
         print(f"radio VMs: skipped, not installed: {' '.join(missing)}", flush=True)
@@ -147,7 +148,7 @@ def radio_vms(totals: Totals) -> None:
         return
     logs = RESULTS / "vm"
     os.environ["PYTHON"] = sys.executable
-    status = run("radio VMs", "hardware/vm/test.sh", "--out", str(logs))
+    status = run("radio VMs", "hardware/vm/test.sh", "--out", str(logs), *options)
     before = totals.failed
     for junit in sorted(logs.glob("*/junit.xml")):
         totals.add_junit(junit, f"vm/{junit.parent.name}/")

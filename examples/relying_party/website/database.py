@@ -99,7 +99,7 @@ class Database:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever ends it, nothing of it stays
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
