@@ -35,6 +35,8 @@ from tests.adapters.tunnel_steps import (
     tunnels_to,
 )
 
+pytestmark = pytest.mark.slow  # together they take a tenth of the time that make fast has
+
 # Messages
 
 

@@ -14,6 +14,8 @@ from hybrid import cbor
 from hybrid.fido2_bridge.software_device import SoftwareCtapDevice
 from hybrid.passkeys.profiles import PHONE, ROAMING, Profile
 
+pytestmark = pytest.mark.slow  # together they take a tenth of the time that make fast has
+
 STATUSES = {int(code) for code in CtapError.ERR}
 _PLAIN = st.none() | st.booleans() | st.integers(-300, 300) | st.binary(max_size=40) | st.text(max_size=8)
 _VALUES = st.recursive(

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS, seeds
 
+pytestmark = pytest.mark.slow  # together they take a tenth of the time that make fast has
+
 ROOT = Path(__file__).parents[2]
 EVERY = pytest.mark.parametrize("name", sorted(TARGETS))
 
