@@ -15,13 +15,10 @@ from tests.cli.transcript import GOLDEN, render, try_out
 
 _SAY_IT_THEIR_WAY = ("usage-no-arguments", "vectors-failing", "vectors-no-case")  # the help, and the table
 
+pytestmark = pytest.mark.slow  # hundreds of them: a fifth of the time that make fast has
 
-SLOW = ("phone-stays",)  # the phone waits for the client's close
 
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SCENARIOS]
-)
+@pytest.mark.parametrize("name", list(SCENARIOS))
 def test_transcript(made_stage: Stage, tmp_path: Path, name: str) -> None:
     scenario = SCENARIOS[name]
     tmp_path.chmod(0o700)
