@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
@@ -22,6 +22,8 @@ from hybrid.errors import HybridError
 
 HERE = Path(__file__).parent
 _MAX_BODY = 12 * 1024 * 1024  # a screenshot
+_IN_JSON: dict[type, str] = {str: "a string", bool: "true or false", int: "a whole number", dict: "an object"}
+_Kind = TypeVar("_Kind", str, bool, int, dict[str, Any])
 
 
 class Panel:
@@ -50,21 +52,19 @@ class Panel:
 
     async def _events(self, request: Request) -> Response:
         last = request.headers.get("last-event-id", "")
-        following = self._stage.feed.follow(int(last) if last.isdecimal() else 0)
+        following = self._stage.feed.follow(int(last) if last.isdecimal() and len(last) < 20 else 0)
         return StreamingResponse(following, media_type="text/event-stream")
 
     async def _scan(self, request: Request) -> Response:
         body = await _json(request)
+        picture, code = _member(body, "picture", str), _member(body, "code", str)
         try:
-            code: str | None
-            if "picture" in body:
-                code = read_picture(base64.b64decode(str(body["picture"]), validate=True))
-            else:
-                code = str(body["code"]).strip() if body.get("code") else None
-            self._stage.scan(code)
+            if picture is not None:
+                code = read_picture(base64.b64decode(picture, validate=True))
+            self._stage.scan(code.strip() if code else None)
         except HybridError as error:
             return _problem(in_words(error))
-        except binascii.Error:
+        except ValueError:  # no base64
             return _problem("this is no picture")
         except ImportError:
             return _problem('reading pictures needs more: pip install "fido-hybrid[image]"')
@@ -72,26 +72,33 @@ class Panel:
 
     async def _decide(self, request: Request) -> Response:
         body = await _json(request)
-        account = body.get("account", 0)
-        approved = body.get("approved") is True
-        if self._stage.person.decide(approved, account if isinstance(account, int) else 0):
+        approved = _member(body, "approved", bool) or False
+        if self._stage.person.decide(approved, _member(body, "account", int) or 0):
             self._stage.story.decided(approved)
         return JSONResponse({})
 
     async def _phone(self, request: Request) -> Response:
         body = await _json(request)
-        radio = body.get("radioOn")
-        self._stage.configure(str(body.get("kind", "")), radio if isinstance(radio, bool) else None)
+        kind, radio_on = _member(body, "kind", str), _member(body, "radioOn", bool)
+        if kind is not None and kind not in KINDS:
+            return _problem("there is no such kind of phone")
+        self._stage.configure(kind, radio_on)
         return JSONResponse({})
 
     async def _ask(self, request: Request) -> Response:
         body = await _json(request)
-        name, matrix = self._stage.ask(str(body.get("command")), dict(body.get("options") or {}))
+        command, options = _member(body, "command", str), _member(body, "options", dict)
+        if command not in ("create", "get"):
+            return _problem("command must be create or get")
+        try:
+            name, matrix = self._stage.ask(command, options or {})
+        except HybridError as error:
+            return _problem(in_words(error))
         rows = ["".join("1" if module else "0" for module in row) for row in matrix]
         return JSONResponse({"name": name, "modules": rows})
 
     async def _result(self, request: Request) -> Response:
-        name = str((await _json(request)).get("name"))
+        name = _member(await _json(request), "name", str) or ""
         leaving = asyncio.create_task(_left(request))
         leaving.add_done_callback(lambda _: self._stage.give_up(name))  # also if the page is closed meanwhile
         try:
@@ -102,7 +109,7 @@ class Panel:
             leaving.cancel()
 
     async def _close(self, request: Request) -> Response:
-        self._stage.give_up(str((await _json(request)).get("name")))
+        self._stage.give_up(_member(await _json(request), "name", str) or "")
         return JSONResponse({})
 
 
@@ -157,14 +164,24 @@ def _problem(sentence: str) -> Response:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    """The body, {} if it is none."""
+    """The JSON object of a request, {} if it has no body. Raises `HTTPException` for anything else, and a long one."""
     received = bytearray()
     async for piece in request.stream():
         received += piece
         if len(received) > _MAX_BODY:
-            return {}
+            raise HTTPException(413, "this is too long")
     try:
-        body = json.loads(received)
+        body = json.loads(received or b"{}")
     except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
+        body = None
+    if not isinstance(body, dict):
+        raise HTTPException(400, "the body must be a JSON object")
+    return body
+
+
+def _member(body: dict[str, Any], name: str, kind: type[_Kind]) -> _Kind | None:
+    """A member of a body, None if it is left out or null. Raises `HTTPException` if it is of another type."""
+    value = body.get(name)
+    if value is None or type(value) is kind:  # not isinstance: a bool is no number in JSON
+        return value
+    raise HTTPException(400, f"{name} must be {_IN_JSON[kind]}")

@@ -29,6 +29,8 @@ from hybrid.adapters.memory import MemoryAir
 from hybrid.adapters.websocket_tunnel import WebSocketTunnels
 from hybrid.cli.terminal import Matrix, qr_matrix
 from hybrid.errors import BluetoothProblem, BluetoothUnavailable, HybridError
+from hybrid.fido2_bridge.ceremony import plan_assertion, plan_registration
+from hybrid.fido2_bridge.options import load_options, read_assertion_options, read_registration_options
 from hybrid.passkeys import PHONE, MemoryStore, Profile, SoftwareAuthenticator
 from hybrid.passkeys.presets import preset
 from hybrid.ports import Advertiser, TunnelService
@@ -140,8 +142,8 @@ class Stage:
         return WebSocketTunnels(relay=self.real.relay, relay_name=self.real.relay_name, relay_ca=self.real.relay_ca)
 
     def configure(self, kind: str | None, radio_on: bool | None) -> None:
-        """Take another kind of phone into the hand, or flip its Bluetooth switch."""
-        if kind in KINDS:
+        """Take another kind of phone (one of `KINDS`) into the hand, or flip its Bluetooth switch."""
+        if kind is not None:
             self.kind = kind
         if radio_on is not None:
             self.radio_on = radio_on
@@ -150,8 +152,17 @@ class Stage:
     # the laptop
 
     def ask(self, command: str, options: dict[str, Any]) -> tuple[str, Matrix]:
-        """Show a code for a request of the page, and ask whoever comes. Gives a name for `result`, and the code."""
-        hint = hybrid.Hint.MAKE_CREDENTIAL if command == "create" else hybrid.Hint.GET_ASSERTION
+        """Show a code for a request of the page, and ask whoever comes. Gives a name for `result`, and the code.
+
+        `command`: "create" or "get". Raises `RequestRefused`, before any code, for options that are none.
+        """
+        members = load_options(options)
+        if command == "create":
+            hint = hybrid.Hint.MAKE_CREDENTIAL
+            plan_registration(read_registration_options(members), self.origin)
+        else:
+            hint = hybrid.Hint.GET_ASSERTION
+            plan_assertion(read_assertion_options(members), self.origin)
         invitation = hybrid.invite(hint)
         name = secrets.token_urlsafe(8)
         while len(self._laptops) >= _MAX_CODES:

@@ -75,10 +75,8 @@ class Passkey:
         )
 
 
-def known_transports(said: object) -> tuple[str, ...]:
+def known_transports(said: Sequence[str]) -> tuple[str, ...]:
     """The transports that a browser named, without what this website does not know: it is the page that says them."""
-    if not isinstance(said, Sequence) or isinstance(said, str):
-        return ()
     return tuple(name for name in _TRANSPORTS if name in said)
 
 
@@ -142,7 +140,7 @@ class Accounts:
         wanted = clean_name(name)
         if self.named(wanted) is not None:
             raise Refused(Reason.NAME_TAKEN)
-        shown = clean_name(display_name or wanted)
+        shown = wanted if display_name is None else clean_name(display_name)
         return Account(secrets.token_bytes(USER_HANDLE_SIZE), wanted, shown, policy, self._clock())
 
     def open(self, account: Account) -> None:

@@ -230,7 +230,9 @@ class Website:
         policy = _policy(body.get("policy", "any")) if self.settings.open_classes else Policy.ANY
         draft = self.accounts.draft(body.get("name"), body.get("displayName"), policy)
         browser = self._browser(request)
-        return self._options(browser, self.ceremonies.begin_registration(draft, browser, new=True, where=_where(body)))
+        return self._options(
+            browser, self.ceremonies.begin_registration(draft, browser, new=True, where=_text(body, "where"))
+        )
 
     async def _join_finish(self, request: Request) -> Response:
         account, passkey = self.ceremonies.finish_registration(await _body(request), self._browser(request), owner=None)
@@ -240,13 +242,16 @@ class Website:
     async def _add_begin(self, request: Request) -> Response:
         visitor = self._signed_in(request, fresh=True, enrol=True)
         body = await _body(request)
+        automatic = body.get("automatic", False)
+        if not isinstance(automatic, bool):
+            raise Refused(Reason.BAD_REQUEST)
         browser = self._browser(request)
         options = self.ceremonies.begin_registration(
             visitor.account,
             browser,
             new=False,
-            where=_where(body),
-            automatic=body.get("automatic") is True,
+            where=_text(body, "where"),
+            automatic=automatic,
         )
         return self._options(browser, options)
 
@@ -265,7 +270,7 @@ class Website:
     async def _sign_in_begin(self, request: Request) -> Response:
         body = await _body(request)
         browser = self._browser(request)
-        return self._options(browser, self.ceremonies.begin_sign_in(browser, where=_where(body)))
+        return self._options(browser, self.ceremonies.begin_sign_in(browser, where=_text(body, "where")))
 
     async def _sign_in_finish(self, request: Request) -> Response:
         body = await _body(request)
@@ -349,8 +354,8 @@ class Website:
         visitor = self._signed_in(request, fresh=fresh)
         body = await _body(request)
         try:
-            credential_id = websafe_decode(body["id"])
-        except (KeyError, ValueError, TypeError, AttributeError):
+            credential_id = websafe_decode(_text(body, "id"))
+        except ValueError:
             raise Refused(Reason.BAD_REQUEST) from None
         return visitor, self.accounts.own_passkey(visitor.account, credential_id), body
 
@@ -435,9 +440,12 @@ async def _body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _where(body: dict[str, Any]) -> str:
-    where = body.get("where", "")
-    return where if isinstance(where, str) else ""
+def _text(body: dict[str, Any], name: str) -> str:
+    """A member that is a text, "" if there is none. Raises `Refused`."""
+    text = body.get(name, "")
+    if not isinstance(text, str):
+        raise Refused(Reason.BAD_REQUEST)
+    return text
 
 
 def _policy(value: object) -> Policy:

@@ -6,15 +6,16 @@ one-time challenges, framing, algorithms, BE and BS, counters, the user handle, 
 
 from __future__ import annotations
 
+import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives import constant_time
 from fido2.server import Fido2Server
-from fido2.utils import websafe_encode
+from fido2.utils import websafe_decode, websafe_encode
 from fido2.webauthn import (
     AttestationConveyancePreference,
     AuthenticationResponse,
@@ -55,6 +56,9 @@ _ATTACHMENTS = {  # for browsers that do not know hints yet
     "security-key": AuthenticatorAttachment.CROSS_PLATFORM,
     "this-device": AuthenticatorAttachment.PLATFORM,
 }
+
+_TEXTS = ("id", "rawId", "type", "authenticatorAttachment")
+_TEXTS_INSIDE = ("clientDataJSON", "attestationObject", "authenticatorData", "signature", "userHandle")
 
 # What python-fido2's parsers and checks raise for answers that are none, or not good ones.
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, struct.error)
@@ -132,8 +136,9 @@ class Ceremonies:
         Gives the account, opened by now, and the passkey. Raises `Refused`.
         """
         purpose = Purpose.OPEN_ACCOUNT if owner is None else Purpose.ADD_PASSKEY
+        said = _answer(answer)
         try:
-            response = RegistrationResponse.from_dict(_mapping(answer))
+            response = RegistrationResponse.from_dict(said)
         except _MALFORMED as error:
             raise Refused(Reason.INVALID_ANSWER) from error
         kept = self._take_challenge(response.response.client_data.challenge, purpose, browser)
@@ -146,8 +151,8 @@ class Ceremonies:
             raise Refused(Reason.CHALLENGE)
         try:
             passkey = self._registered(account, response, kept)
-            said = _mapping(_mapping(answer).get("response")).get("transports")
-            return account, self._keep(account, replace(passkey, transports=known_transports(said)), owner is None)
+            transports = known_transports(said["response"].get("transports", ()))
+            return account, self._keep(account, replace(passkey, transports=transports), owner is None)
         except Refused as refusal:
             if owner is not None:  # or anybody could fill the log
                 self._note_refusal(refusal, owner.id)
@@ -237,7 +242,7 @@ class Ceremonies:
     def finish_sign_in(self, answer: object, browser: str, *, confirm: Account | None = None) -> SignedIn:
         """Judge AuthenticationResponseJSON; give who it is. `confirm` as at the beginning. Raises `Refused`."""
         try:
-            response = AuthenticationResponse.from_dict(_mapping(answer))
+            response = AuthenticationResponse.from_dict(_answer(answer))
         except _MALFORMED as error:
             raise Refused(Reason.INVALID_ANSWER) from error
         purpose = Purpose.SIGN_IN if confirm is None else Purpose.CONFIRM
@@ -348,6 +353,28 @@ def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise Refused(Reason.INVALID_ANSWER)
     return value
+
+
+def _answer(value: object) -> Mapping[str, Any]:
+    """An answer of the right types: in the place of a text, python-fido2 makes as many zero bytes as a number says."""
+    answer = _mapping(value)
+    response = _mapping(answer.get("response"))
+    _mapping(answer.get("clientExtensionResults", {}))
+    transports = response.get("transports", [])
+    if not isinstance(transports, list):
+        raise Refused(Reason.INVALID_ANSWER)
+    _check_texts([*(answer.get(name) for name in _TEXTS), *(response.get(name) for name in _TEXTS_INSIDE), *transports])
+    try:
+        client_data = _mapping(json.loads(websafe_decode(response["clientDataJSON"])))
+        _check_texts([client_data[name] for name in ("type", "challenge", "origin")])
+    except _MALFORMED as error:
+        raise Refused(Reason.INVALID_ANSWER) from error
+    return answer
+
+
+def _check_texts(values: Sequence[object]) -> None:
+    if not all(value is None or isinstance(value, str) for value in values):
+        raise Refused(Reason.INVALID_ANSWER)
 
 
 def _attachment(response: RegistrationResponse | AuthenticationResponse) -> str | None:
