@@ -157,7 +157,7 @@ def _busy(server: Server, seconds: float) -> float:
         return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
     before, start = used(), time.monotonic()
-    time.sleep(seconds)
+    time.sleep(seconds)  # the share is of this while
     return (used() - before) / (time.monotonic() - start)
 
 

@@ -145,7 +145,7 @@ def replace(path: Path, data: bytes, *, previous: bool) -> Stamp:
             if previous:
                 keep_as(path, previous_of(path))
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException:  # whatever ends it, the file stays what it was and nothing lies beside it
             with suppress(FileNotFoundError):
                 temporary.unlink()
             raise

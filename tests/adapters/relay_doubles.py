@@ -181,7 +181,7 @@ def then_silent(frames: bytes) -> Script:
         request = parse_head(await read_head(reader))
         extra = ("Sec-WebSocket-Protocol: fido.cable", "X-caBLE-Routing-ID: 000000")
         writer.write(switching(request.headers["Sec-WebSocket-Key"], *extra) + frames)
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a whole transport
         await asyncio.Event().wait()
 
     return script

@@ -159,7 +159,7 @@ class FakeSession:
     def get_info(self) -> bytes:
         return self.phone.get_info
 
-    async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 as a session has it
         self.timeouts.append(timeout)
         answer = self.phone.answer(request)
         return answer if self.answer is None else self.answer
@@ -173,7 +173,7 @@ class StuckSession(FakeSession):
         self.entered = threading.Event()
         self.left = threading.Event()
 
-    async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 as a session has it
         self.entered.set()
         try:
             await asyncio.get_running_loop().create_future()

@@ -125,5 +125,5 @@ def test_any_bytes_are_a_result_or_a_documented_error_for_python_fido2_too() -> 
                 except DOCUMENTED:
                     pass
 
-        session.phone.answer = lambda request: b""  # type: ignore[method-assign]
+        session.phone.answer = lambda request: b""  # type: ignore[method-assign]  # a test double
         check()

@@ -68,8 +68,8 @@ async def test_registers_and_signs_in_with_one_command_each(
     credential = auth_data.credential_data
     assert credential is not None
     others = [{"type": "public-key", "id": bytes([number]) * 300} for number in range(1, 65)]
-    allow = [*others, {"type": "public-key", "id": credential.credential_id}]
-    asked, state = rp.authenticate_begin(allow, user_verification=verification)  # type: ignore[arg-type]
+    allow: list[Any] = [*others, {"type": "public-key", "id": credential.credential_id}]
+    asked, state = rp.authenticate_begin(allow, user_verification=verification)
     selection = await asyncio.to_thread(client.get_assertion, asked.public_key)
     rp.authenticate_complete(state, [credential], selection.get_response(0))
     assert [request[0] for request in phone.requests] == [1, 2]
@@ -129,7 +129,7 @@ async def test_takes_a_mapping_as_options_and_refuses_nonsense() -> None:
     assert members(phone.requests[0])[2]["id"] == "login.example.com"
     for broken in ({}, {"challenge": 1}, {"challenge": "AAAA", "allowCredentials": "x"}, 5, "x"):
         with pytest.raises(RequestRefused):
-            client.get_assertion(broken)  # type: ignore[arg-type]
+            client.get_assertion(broken)  # type: ignore[arg-type]  # as untyped callers do
     with pytest.raises(RequestRefused):
         client.make_credential(options | {"user": {"id": bytes(65), "name": "a"}})
     assert len(phone.requests) == 1
@@ -338,7 +338,7 @@ def _run_out(loop: asyncio.AbstractEventLoop) -> None:
 @pytest.mark.parametrize("event", [None, threading.Event()])
 def test_errors_of_the_session_come_through(error: HybridError, event: threading.Event | None) -> None:
     class Failing(FakeSession):
-        async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        async def call(self, request: bytes, *, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 as a session has it
             raise error
 
     with loop_in_thread() as loop:

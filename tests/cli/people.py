@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import unittest.mock
@@ -244,8 +245,8 @@ async def without_zxing(stage: Stage, folder: Path) -> AsyncIterator[Values]:
 
 @contextlib.asynccontextmanager
 async def silent_relay(stage: Stage, folder: Path) -> AsyncIterator[Values]:
-    async def script(reader: object, writer: object) -> None:
-        await reader.read()  # type: ignore[attr-defined]
+    async def script(reader: asyncio.StreamReader, writer: object) -> None:
+        await reader.read()
 
     async with relay_doubles.raw_relay(None, script) as relay:
         yield {"bad": relay.address}

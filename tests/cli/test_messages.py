@@ -51,9 +51,9 @@ FAILURES = _failures()
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: f"{failure.identifier}-{type(failure).__name__}")
 @pytest.mark.parametrize("words_for", [explain, explain_at_phone])
 def test_every_failure_has_a_sentence_and_a_hint(
-    failure: errors.HybridError, words_for: type[messages.Explanation]
+    failure: errors.HybridError, words_for: Callable[[errors.HybridError], messages.Explanation]
 ) -> None:
-    words = words_for(failure)  # type: ignore[arg-type, call-arg]
+    words = words_for(failure)
     for text in (words.sentence, words.hint):
         assert text
         assert "\n" not in text

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,9 @@ from hybrid.cli.terminal import Screen
 from hybrid.errors import HybridError, InvalidQR, LocalProtocolError, QRProblem
 
 
-def run(work: object, **options: object) -> tuple[int, str]:
+def run(work: Any, **options: Any) -> tuple[int, str]:
     stream = io.StringIO()
-    return run_politely(work, Screen(stream=stream), **options), stream.getvalue()  # type: ignore[arg-type]
+    return run_politely(work, Screen(stream=stream), **options), stream.getvalue()
 
 
 async def give(code: int) -> int:

@@ -118,7 +118,8 @@ async def signs_in(
 
     `public_key`: SubjectPublicKeyInfo DER of ES256, as registered before the journey.
     """
-    key: CoseKey = ES256.from_cryptography_key(load_der_public_key(public_key))  # type: ignore[no-untyped-call]
+    read = load_der_public_key(public_key)
+    key: CoseKey = ES256.from_cryptography_key(read)  # type: ignore[no-untyped-call]  # python-fido2 leaves it so
     registered = AttestedCredentialData.create(Aaguid(bytes(16)), credential.credential_id, key)
     server = Fido2Server(PublicKeyCredentialRpEntity(name="Example", id=credential.rp_id))
     options, state = server.authenticate_begin(

@@ -86,7 +86,7 @@ class Key:
 
     def agreement(self) -> tuple[dict[int, Any], bytes]:
         """Our side's COSE key, and the shared secret."""
-        key_agreement, shared = self.client_pin._get_shared_secret()  # type: ignore[no-untyped-call]
+        key_agreement, shared = self.client_pin._get_shared_secret()  # type: ignore[no-untyped-call]  # python-fido2 leaves it so
         return dict(key_agreement), shared
 
     def token(self, permissions: int, rp_id: str | None = None, pin: str = PIN) -> bytes:

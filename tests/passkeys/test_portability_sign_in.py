@@ -78,10 +78,10 @@ async def test_a_passkey_that_was_registered_signs_in_after_the_journey(journey:
     await signs_in(after, taken, registered, usernameless=True)
 
 
-def _public_key(cose_key: object) -> bytes:
+def _public_key(cose_key: Any) -> bytes:
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    x, y = (int.from_bytes(cose_key[name], "big") for name in (-2, -3))  # type: ignore[index]
+    x, y = (int.from_bytes(cose_key[name], "big") for name in (-2, -3))
     public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
     return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 

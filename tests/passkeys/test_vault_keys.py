@@ -157,7 +157,7 @@ def test_a_ring_that_is_locked_or_absent(tmp_path: Path) -> None:
     vault = open_vault(tmp_path / "vault", KeyringKey(ring), cost=CHEAP)
     ring.locked = True
     assert problem(tmp_path / "vault", KeyringKey(ring)) is VaultProblem.KEYRING
-    absent = keyring.backends.fail.Keyring()  # type: ignore[no-untyped-call]
+    absent = keyring.backends.fail.Keyring()  # type: ignore[no-untyped-call]  # keyring has no types
     vault.add(credential())  # what is written does not hang on the hint that the ring keeps
     assert problem(tmp_path / "vault", KeyringKey(absent)) is VaultProblem.KEYRING
 

@@ -46,7 +46,7 @@ def secrets_of(vault: Vault, key_file: Path) -> list[bytes]:
     for one in vault.credentials():
         found += [one.private_key, one.secret_uv or b"U" * 32, one.secret_no_uv or b"N" * 32]
         key = load_der_private_key(one.private_key, None)
-        found.append(key.private_numbers().private_value.to_bytes(32, "big"))  # type: ignore[union-attr]
+        found.append(key.private_numbers().private_value.to_bytes(32, "big"))  # type: ignore[union-attr]  # of ES256
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from hybrid import cbor
 from hybrid.events import Event
@@ -235,8 +236,8 @@ class Pair:
         return self.client.take_response()
 
 
-def met(**how: object) -> Pair:
+def met(**how: Any) -> Pair:
     """A pair of a QR session after the greeting."""
-    pair = Pair(**how)  # type: ignore[arg-type]
+    pair = Pair(**how)
     pair.meet()
     return pair

@@ -198,4 +198,4 @@ async def system_bus() -> AsyncIterator[MessageBus]:
     finally:
         bus.disconnect()
         with contextlib.suppress(OSError, EOFError):
-            await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+            await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it so

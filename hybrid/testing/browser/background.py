@@ -33,7 +33,7 @@ class Background(Generic[_T]):
         self._thread.start()
         try:
             return self._ready.result()
-        except BaseException:
+        except BaseException:  # an interrupted wait too: `with` does not leave what was not entered
             self._leave()
             raise
 
@@ -53,7 +53,7 @@ class Background(Generic[_T]):
         doing = self.begin(work)
         try:
             result: _R = doing.result()
-        except BaseException:
+        except BaseException:  # an interrupted wait too: nobody waits for the work any more
             doing.cancel()
             raise
         return result
@@ -66,7 +66,7 @@ class Background(Generic[_T]):
     def _run(self) -> None:
         try:
             asyncio.run(self._live())
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, it is raised where somebody waits
             (self._ended if self._ready.done() else self._ready).set_exception(error)
         if not self._ended.done():
             self._ended.set_result(None)
