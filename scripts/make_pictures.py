@@ -8,6 +8,7 @@ answered before it was written down: its keys are used up, and scanning it does 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,7 +48,8 @@ KINDS: dict[str, Callable[[], Mapping[str, bytes]]] = {
 
 
 def main() -> int:
-    """Write and name the files."""
+    """Write and name the files. Whoever ends it from outside leaves nothing running."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(prog="python -m scripts.make_pictures")
     parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], metavar="NAME", help=", ".join(KINDS))
     kinds = parser.parse_args().kinds or list(KINDS)

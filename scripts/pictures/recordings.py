@@ -35,21 +35,24 @@ async def _laptop_and_phone(folder: Path) -> str:
     authority, domain = ThrowawayCA.create(), tunnel_domain(0)
     authority.write(folder, domain)  # the commands read its ca.pem
     async with serve(port=0, ssl_context=authority.server_context(domain)) as server, virtual_bluez() as bluez:
-        return await asyncio.to_thread(_record, folder, bluez.environment, f"localhost:{server.port}")
-
-
-def _record(folder: Path, env: dict[str, str], relay: str) -> str:
-    options = f"--relay {relay} --relay-ca ca.pem"
-    with Terminal(folder, env, _LAPTOP, 36) as laptop, Terminal(folder, env, _PHONE, 36) as phone:
-        laptop.enter(f"hybrid create demo.example --user ada --qr-file code.png \\\n  {options}")
-        with_code = laptop.wait_for("waiting for your phone")
-        phone.enter(f"hybrid phone --qr-image code.png --vault passkeys \\\n  {options}")
-        for question in ("choose a passphrase", "again"):
-            phone.wait_for(question)
-            phone.enter(_PASSPHRASE)
-        phone.wait_for("y/N")
-        phone.enter("y")
-        phone.wait_for("answer is sent")
-        answered = phone.wait_for(_PROMPT).replace(str(folder), "~")
+        env, relay = bluez.environment, f"localhost:{server.port}"
+        # Entered here and not in the thread: whoever is interrupted closes the terminals, and with them the thread.
+        with Terminal(folder, env, _LAPTOP, 36) as laptop, Terminal(folder, env, _PHONE, 36) as phone:
+            with_code, answered = await asyncio.to_thread(_record, laptop, phone, f"--relay {relay} --relay-ca ca.pem")
+    answered = answered.replace(str(folder), "~")
     windows = [("laptop", rows_of(with_code), _LAPTOP), ("phone", rows_of(answered)[:-1], _PHONE)]
     return terminal_svg(windows, "a laptop shows a code in its terminal, a phone in another terminal answers it")
+
+
+def _record(laptop: Terminal, phone: Terminal, options: str) -> tuple[str, str]:
+    """Give the laptop's screen with the code, and the phone's after its answer."""
+    laptop.enter(f"hybrid create demo.example --user ada --qr-file code.png \\\n  {options}")
+    with_code = laptop.wait_for("waiting for your phone")
+    phone.enter(f"hybrid phone --qr-image code.png --vault passkeys \\\n  {options}")
+    for question in ("choose a passphrase", "again"):
+        phone.wait_for(question)
+        phone.enter(_PASSPHRASE)
+    phone.wait_for("y/N")
+    phone.enter("y")
+    phone.wait_for("answer is sent")
+    return with_code, phone.wait_for(_PROMPT)

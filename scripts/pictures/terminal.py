@@ -46,7 +46,10 @@ class Span:
 
 
 class Terminal:
-    """A shell in tmux, `columns` wide and `rows` high, with this project's commands."""
+    """A shell in tmux, `columns` wide and `rows` high, with this project's commands.
+
+    Runs while it is entered, on a server of its own, which would outlive this process if nobody ended it.
+    """
 
     def __init__(self, folder: Path, env: dict[str, str], columns: int, rows: int) -> None:
         self._socket = str(folder / f"tmux-{columns}-{time.monotonic_ns()}")
@@ -56,15 +59,19 @@ class Terminal:
         self._tmux_env = env
         shell = "exec env PS1='$ ' bash --norc --noprofile"
         size = ("-x", str(columns), "-y", str(rows))
-        self._tmux("-f", "/dev/null", "new-session", "-d", *size, "-c", str(folder), shell)
-        self.wait_for(r"^\$")
+        self._start = ("-f", "/dev/null", "new-session", "-d", *size, "-c", str(folder), shell)
 
-    def _tmux(self, *words: str) -> str:
+    @property
+    def server(self) -> int:
+        """Its process id."""
+        return int(self._tmux("display-message", "-p", "#{pid}"))
+
+    def _tmux(self, *words: str, check: bool = True) -> str:
         program = shutil.which("tmux")
         if program is None:
             raise SystemExit("make_pictures: tmux is not installed; apt install tmux")
         return subprocess.run(
-            [program, "-S", self._socket, *words], env=self._tmux_env, check=True, capture_output=True, text=True
+            [program, "-S", self._socket, *words], env=self._tmux_env, check=check, capture_output=True, text=True
         ).stdout
 
     def enter(self, text: str) -> None:
@@ -85,10 +92,19 @@ class Terminal:
             time.sleep(_LOOK_EVERY)
 
     def __enter__(self) -> Terminal:
+        try:
+            self._tmux(*self._start)
+            self.wait_for(r"^\$")
+        except BaseException:  # `with` does not leave what was not entered
+            self._end()
+            raise
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._tmux("kill-server")
+        self._end()
+
+    def _end(self) -> None:
+        self._tmux("kill-server", check=False)  # it may be gone already, with its shell
 
 
 @contextmanager
