@@ -61,7 +61,7 @@ class _Process:
     async def attend(self, control: socket.socket) -> None:
         """Listen to it until it is gone."""
         words, self._out = await asyncio.open_connection(sock=control, limit=_MAX_LINE)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: killed in the middle of a word
             while line := await words.readline():
                 match json.loads(line):
                     case {"ready": True}:
@@ -214,27 +214,13 @@ class Supervisor:
 
     async def _start(self, number: int) -> _Process | None:
         """A new worker that is ready; None if it does not get there."""
-        taken = owners_in(self._folder) | {bytes.fromhex(worker.job.routing_id) for worker in self._all}
-        routing_id = draw(self.node, number, secrets.randbits(32), taken)
-        ours, theirs = socket.socketpair()
-        public = [made.fileno() for made in self._sockets.public]
-        path = socket_path(self._folder, routing_id)
-        job = Job(number, routing_id.hex(), str(path), theirs.fileno(), tuple(public))
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tunnel_server.worker",
-                job.text(),
-                *self._arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *public),
-                start_new_session=True,  # what a terminal sends is for the supervisor alone
-                env=_environment(),
-            )
-        worker = _Process(job, process)
+        try:
+            worker, control = await self._spawn(number)
+        except OSError as exc:  # no more processes, memory or descriptors: perhaps later
+            logger.error("a process cannot be started: %s", exc.strerror)
+            return None
         self._all.add(worker)
-        self._do(self._attend(worker, ours))
+        self._do(self._attend(worker, control))
         waiting = [asyncio.ensure_future(event.wait()) for event in (worker.ready, worker.ended)]
         await asyncio.wait(waiting, timeout=_START_TIME, return_when=asyncio.FIRST_COMPLETED)
         for one in waiting:
@@ -245,6 +231,36 @@ class Supervisor:
             return worker
         worker.kill()
         return None
+
+    async def _spawn(self, number: int) -> tuple[_Process, socket.socket]:
+        """A process that becomes a worker, and our end of the socket that it speaks on.
+
+        Raises:
+            OSError
+        """
+        taken = owners_in(self._folder) | {bytes.fromhex(worker.job.routing_id) for worker in self._all}
+        routing_id = draw(self.node, number, secrets.randbits(32), taken)
+        public = [made.fileno() for made in self._sockets.public]
+        path = socket_path(self._folder, routing_id)
+        ours, theirs = socket.socketpair()
+        job = Job(number, routing_id.hex(), str(path), theirs.fileno(), tuple(public))
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "tunnel_server.worker",
+                    job.text(),
+                    *self._arguments,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), *public),
+                    start_new_session=True,  # what a terminal sends is for the supervisor alone
+                    env=_environment(),
+                )
+        except BaseException:
+            ours.close()
+            raise
+        return _Process(job, process), ours
 
     async def _attend(self, worker: _Process, control: socket.socket) -> None:
         try:
@@ -258,14 +274,14 @@ class Supervisor:
                     os.unlink(path)
 
     async def _replace(self, number: int) -> bool:
-        """A successor for a worker, which then leaves; False if there is none."""
-        old = self._current[number]
+        """A successor for a worker, which then leaves if it still can; False if there is none."""
         worker = await self._start(number)
+        before = self._current[number]  # perhaps not who it was: a worker may die while all are replaced
         if worker is None:
-            logger.error("a new worker does not start; the old one goes on")
+            logger.error("a new worker does not start%s", "" if before.ended.is_set() else "; the old one goes on")
             return False
         self._current[number] = worker
-        old.say("retire")
+        before.say("retire")
         return True
 
     async def _keep(self, number: int) -> None:
@@ -275,22 +291,17 @@ class Supervisor:
             worker = self._current[number]
             started = asyncio.get_running_loop().time()
             await self._watch(worker)
-            if not self._lacks(number, worker):
-                continue
-            if worker.leaving.is_set() and not worker.ended.is_set():
-                await self._replace(number)
-                continue
-            logger.error("worker %d ended by itself with %s", number, worker.process.returncode)
             if asyncio.get_running_loop().time() - started > _HEALTHY_AFTER:
                 pause = _FIRST_PAUSE
-            while not self._draining:
+            if worker.ended.is_set() and self._lacks(number, worker):
+                logger.error("worker %d ended by itself with %s", number, worker.process.returncode)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-                self._restarts += 1
-                successor = await self._start(number)
-                if successor is not None:
-                    self._current[number] = successor
-                    break
+            while self._lacks(number, worker):
+                self._restarts += worker.ended.is_set()
+                if not await self._replace(number):
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _lacks(self, number: int, worker: _Process) -> bool:
         """Whether the end of `worker` leaves a gap."""
