@@ -14,7 +14,7 @@ import math
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -98,15 +98,22 @@ class Server:
             listener.server = await self._loop.create_server(make, sock=listening, backlog=_BACKLOG)
         self._listeners.append(listener)
 
-    async def adopt(self, connected: socket.socket, data: bytes) -> None:
-        """Go on with a plain TCP connection that another relay of this host accepted, and of which it read `data`.
+    async def adopt(
+        self,
+        connected: socket.socket,
+        data: bytes,
+        make: Callable[[Server, Listener, int], Connection] | None = None,
+    ) -> None:
+        """Go on with a TCP connection that another process of this host accepted, and of which it read `data`.
 
-        Like everybody whom a trusted listener lets in, it may say for whom it speaks.
+        Like everybody whom a trusted listener lets in, it may say for whom it speaks. It is plain, unless `make` makes
+        something else of it.
         """
         connected.setblocking(False)
-        make = partial(self._new_connection, Listener(secure=False, trusted=True))
+        listener = Listener(secure=False, trusted=True)
+        made = partial(make or Connection, self, listener, next(self._numbers))
         with contextlib.suppress(OSError):
-            _, connection = await self._loop.connect_accepted_socket(make, connected)
+            _, connection = await self._loop.connect_accepted_socket(made, connected)
             connection.data_received(data)
 
     def start_drain(self) -> None:

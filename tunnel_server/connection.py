@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class _Stage(IntEnum):
+class Stage(IntEnum):
     """What the next bytes are."""
 
     PROXY = 0  # a header of a proxy that speaks for somebody
@@ -47,7 +47,7 @@ class _Stage(IntEnum):
     DONE = 5  # nothing: we have said our last, and wait for the end
 
 
-_PROXY, _HEAD, _FRAMES, _CLOSING, _TAKEN, _DONE = _Stage
+_PROXY, _HEAD, _FRAMES, _CLOSING, _TAKEN, _DONE = Stage
 
 
 class Connection(asyncio.Protocol):

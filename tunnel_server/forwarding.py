@@ -2,8 +2,8 @@
 
 On one host the owner is a unix socket in a private folder, whose name is the routing id; no list is kept, the folder is
 the list. A plain TCP connection is given to the owner as it is, descriptor and all, and costs nothing from then on. One
-with TLS stays where its keys are, and so does one whose owner is another host, the peer listener of that node, over
-mutual TLS. All limits are the owner's; who passes bytes on only keeps their pace, and closes with 1001 if it dies.
+with TLS stays where its keys are, and so does one whose owner is on another host (`tunnel_server.peering`), over mutual
+TLS. All limits are the owner's; who passes bytes on only keeps their pace, and closes with 1001 if it dies.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from tunnel_server.frames import Code, close_frame
 from tunnel_server.http_head import refuse
 from tunnel_server.passing import HOPS_HEADER, Answer, request
 from tunnel_server.routing import owner_of
+from tunnel_server.tls import Tls, TlsFailed
 
 if TYPE_CHECKING:
-    from tunnel_server.app import Server
+    from tunnel_server.app import Listener, Server
+    from tunnel_server.connection import Connection
+    from tunnel_server.peering import PeerContexts
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +39,12 @@ _GRACE = 0.5  # s for the client to read our last frame before its connection en
 _WRITE_BUFFER = 64 * 1024
 _MAX_GIFT = 256 * 1024  # bytes of head, and of what came behind it; the system allows less
 _AT_ONCE = 16  # gifts between two looks at everything else
+_FROM_CLIENT, _FROM_NODE = b"c", b"n"  # first byte of a gift: who is at the other end of the connection
 
 Dial = Callable[[Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, Any]]]
 """Connects a protocol with the owner."""
+
+MakeConnection = Callable[["Server", "Listener", int], "Connection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,24 @@ def gift_path(path: Path | str) -> str:
     return f"{path}.gift"
 
 
-def take_gifts(server: Server, gifts: socket.socket) -> None:
-    """Go on with every connection that other workers give away to us, as long as the bound socket `gifts` is read."""
+def give(path: str, descriptor: int, data: bytes, *, from_node: bool = False) -> None:
+    """Give a connection, of which `data` was read, to the worker with this `gift_path`; ours may be closed then.
+
+    Raises:
+        BlockingIOError: its queue is full.
+        OSError: it is not there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.setblocking(False)
+        out.connect(path)
+        socket.send_fds(out, [(_FROM_NODE if from_node else _FROM_CLIENT) + data], [descriptor])
+
+
+def take_gifts(server: Server, gifts: socket.socket, of_node: MakeConnection | None = None) -> None:
+    """Go on with every connection that is given away to us, as long as the bound socket `gifts` is read.
+
+    `of_node` makes what connections of other nodes become; without it there are none.
+    """
     loop = asyncio.get_running_loop()
     adopting: set[asyncio.Task[None]] = set()
 
@@ -79,8 +101,13 @@ def take_gifts(server: Server, gifts: socket.socket) -> None:
                 data, descriptors, _, _ = socket.recv_fds(gifts, _MAX_GIFT, 1)
             except OSError:  # no more of them, or no more descriptors
                 return
+            from_node = data[:1] == _FROM_NODE
             for descriptor in descriptors:
-                task = loop.create_task(server.adopt(socket.socket(fileno=descriptor), data))
+                connected = socket.socket(fileno=descriptor)
+                if from_node and of_node is None:
+                    connected.close()
+                    continue
+                task = loop.create_task(server.adopt(connected, data[1:], of_node if from_node else None))
                 adopting.add(task)
                 task.add_done_callback(adopting.discard)
 
@@ -100,15 +127,15 @@ class Forwarder:
         folder: Path,
         *,
         peers: Mapping[int, Peer] | None = None,
-        peer_context: ssl.SSLContext | None = None,
+        peers_tls: PeerContexts | None = None,
         proxy_protocol: bool = False,
     ) -> None:
         self._node = node
         self._folder = folder
         self._peers = peers or {}
-        self.peer_context = peer_context
+        self._peers_tls = peers_tls
         self._proxy_protocol = proxy_protocol
-        self._pipes: dict[_Pipe, asyncio.Task[None]] = {}
+        self._pipes: set[_Pipe] = set()
 
     def farewell(self) -> None:
         """This process ends: tell every client whose join was passed on, while it still can be told."""
@@ -121,36 +148,41 @@ class Forwarder:
             return None
         node = owner_of(join.connect.routing_id).node
         if node == self._node:
-            return self.to_worker(join)
+            return self._to_worker(join)
         peer = self._peers.get(node)
-        if peer is None:
-            return None
-        return self._start(join, self._dial_peer(peer), request(join, proxy_protocol=False))
+        return None if peer is None else self._to_node(join, peer)
 
-    def to_worker(self, join: ForeignJoin) -> Taker | None:
-        """Pass a join on to a worker of this host; None if there is no such worker."""
+    def _to_worker(self, join: ForeignJoin) -> Taker | None:
         path = socket_path(self._folder, join.connect.routing_id)
         if not path.exists():
             return None
-        loop = asyncio.get_running_loop()
         head = request(join, proxy_protocol=self._proxy_protocol)
         if join.descriptor is not None:
             return _Gift(join.stream, join.descriptor, gift_path(path), head)
-        return self._start(join, lambda protocol: loop.create_unix_connection(protocol, str(path)), head)
-
-    def _dial_peer(self, peer: Peer) -> Dial:
         loop = asyncio.get_running_loop()
-        return lambda protocol: loop.create_connection(
-            protocol, peer.host, peer.port, ssl=self.peer_context, ssl_handshake_timeout=_CONNECT_TIME
-        )
+        return self._start(join, head, None, lambda protocol: loop.create_unix_connection(protocol, str(path)))
 
-    def _start(self, join: ForeignJoin, dial: Dial, head: bytes) -> _Pipe:
-        pipe = _Pipe(join.stream, head, self._forget)
-        self._pipes[pipe] = asyncio.get_running_loop().create_task(pipe.connect(dial))
+    def _to_node(self, join: ForeignJoin, peer: Peer) -> Taker | None:
+        if self._peers_tls is None:
+            return None
+        loop = asyncio.get_running_loop()
+        head = request(join, proxy_protocol=False)
+        call = _Call(join.connect.routing_id, Tls(self._peers_tls.calling, peer.host))
+        return self._start(join, head, call, lambda protocol: loop.create_connection(protocol, peer.host, peer.port))
+
+    def _start(self, join: ForeignJoin, head: bytes, call: _Call | None, dial: Dial) -> _Pipe:
+        pipe = _Pipe(join.stream, head, self._pipes.discard)
+        self._pipes.add(pipe)
+        pipe.connect(dial, call)
         return pipe
 
-    def _forget(self, pipe: _Pipe) -> None:
-        self._pipes.pop(pipe, None)
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What begins a connection to another node: for whom it is, then TLS."""
+
+    routing_id: bytes
+    tls: Tls
 
 
 class _Gift:
@@ -172,10 +204,7 @@ class _Gift:
         if self._lost:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-                out.setblocking(False)
-                out.connect(self._path)
-                socket.send_fds(out, [self._data], [self._descriptor])
+            give(self._path, self._descriptor, self._data)
         except BlockingIOError:  # the system queues but a few, ten or some hundred
             if self._loop.time() < self._deadline:
                 self._loop.call_later(_AGAIN, self._give)
@@ -209,14 +238,15 @@ class _Gift:
         self._lost = True
 
 
-class _Pipe(asyncio.Protocol):
-    """One join that is passed on: a `Taker` for the client, an `asyncio.Protocol` for the owner."""
+class _Pipe:
+    """One join that is passed on: a `Taker` for the client; `_Owner` is its other end."""
 
     def __init__(self, client: Stream, head: bytes, forget: Callable[[_Pipe], None]) -> None:
-        self._client = client
+        self.client = client
         self._forget = forget
-        self._owner: asyncio.Transport | None = None
-        self._waiting = bytearray(head)  # for the owner, until it is connected
+        self._owner: _Owner | None = None  # once it takes bytes
+        self._connecting: asyncio.Task[None] | None = None
+        self._waiting = bytearray(head)  # for the owner, until then
         self._answer = Answer()
         self._over = False  # the client's side ended, or got its last word
         self._client_ended = False
@@ -226,19 +256,27 @@ class _Pipe(asyncio.Protocol):
         """Say that the relay stops, if nothing else was said."""
         if not self._over and self._answer.open:
             self._over = True
-            self._client.write(close_frame(Code.VANISHED))
+            self.client.write(close_frame(Code.VANISHED))
 
-    async def connect(self, dial: Dial) -> None:
+    def connect(self, dial: Dial, call: _Call | None) -> None:
         """Find the owner; without it the client gets 404, as for a tunnel that is not there."""
+        self._connecting = asyncio.get_running_loop().create_task(self._connect(dial, call))
+
+    async def _connect(self, dial: Dial, call: _Call | None) -> None:
+        owner = _Owner(self, call)
         try:
             async with asyncio.timeout(_CONNECT_TIME):
-                await dial(lambda: self._Owner(self))
+                await dial(lambda: owner)
+                await owner.settled.wait()
         except TimeoutError:
             logger.warning("the owner of a tunnel does not answer in time")
-            self._owner_is_gone(refuse(503, (("Retry-After", _RETRY),)))
-        except OSError:  # also ssl.SSLError
+            self.owner_is_gone(refuse(503, (("Retry-After", _RETRY),)))
+        except OSError:
             logger.debug("the owner of a tunnel cannot be reached")
-            self._owner_is_gone()
+            self.owner_is_gone()
+        finally:
+            if self._owner is None:  # also when the client has gone meanwhile
+                owner.abort()
 
     # From the client
 
@@ -252,74 +290,166 @@ class _Pipe(asyncio.Protocol):
 
     def eof_received(self) -> None:
         self._client_ended = True
-        if self._owner is not None and self._owner.can_write_eof():
+        if self._owner is not None:
             self._owner.write_eof()
-        elif self._owner is not None:
-            self._owner.close()
 
     def pause_writing(self) -> None:
         if self._owner is not None:
             self._owner.pause_reading()
 
     def resume_writing(self) -> None:
-        if self._owner is not None and not self._owner.is_closing():
+        if self._owner is not None:
             self._owner.resume_reading()
 
-    def connection_lost(self, exc: Exception | None = None) -> None:
+    def connection_lost(self) -> None:
         self._over = True
         self._forget(self)
         if self._owner is not None:
             self._owner.close()
+        elif self._connecting is not None:
+            self._connecting.cancel()
 
     # From the owner
 
-    class _Owner(asyncio.Protocol):
-        """The other half: the same calls, about the other connection."""
-
-        def __init__(self, pipe: _Pipe) -> None:
-            self._pipe = pipe
-
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            # uvloop's transports of unix sockets are in no class of asyncio's.
-            self._pipe._owner_is_here(cast(asyncio.Transport, transport))
-
-        def data_received(self, data: bytes) -> None:
-            pipe = self._pipe
-            if not pipe._over:
-                pipe._answer.feed(data)
-                pipe._client.write(data)
-
-        def pause_writing(self) -> None:
-            self._pipe._client.pause_reading()
-
-        def resume_writing(self) -> None:
-            self._pipe._client.resume_reading()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._pipe._owner_is_gone()
-
-    def _owner_is_here(self, owner: asyncio.Transport) -> None:
-        owner.set_write_buffer_limits(_WRITE_BUFFER)
+    def owner_is_here(self, owner: _Owner) -> None:
         if self._over:
             owner.abort()
             return
         self._owner = owner
         owner.write(bytes(self._waiting))
         self._waiting.clear()
-        self._client.resume_reading()
+        self.client.resume_reading()
         if self._client_ended:
             self.eof_received()
 
-    def _owner_is_gone(self, refusal: bytes = refuse(404)) -> None:
+    def owner_said(self, data: bytes) -> None:
+        if not self._over:
+            self._answer.feed(data)
+            self.client.write(data)
+
+    def owner_is_gone(self, refusal: bytes = refuse(404)) -> None:
         if self._over:
             return
         self._over = True
-        self._client.resume_reading()  # to see its end
+        self.client.resume_reading()  # to see its end
         if self._answer.unanswered:
-            self._client.write(refusal)
+            self.client.write(refusal)
         elif self._answer.open:
-            self._client.write(close_frame(Code.VANISHED))
+            self.client.write(close_frame(Code.VANISHED))
         else:
-            self._client.close()  # the owner has said all there is to say
+            self.client.close()  # the owner has said all there is to say
             return
-        asyncio.get_running_loop().call_later(_GRACE, self._client.close)
+        asyncio.get_running_loop().call_later(_GRACE, self.client.close)
+
+
+class _Owner(asyncio.Protocol):
+    """The connection to the owner: as it is on this host, behind a name and in TLS to another one."""
+
+    _transport: asyncio.Transport | None = None
+
+    def __init__(self, pipe: _Pipe, call: _Call | None) -> None:
+        self._pipe = pipe
+        self._call = call
+        self._tls = call.tls if call is not None else None
+        self.settled = asyncio.Event()  # it takes bytes, or never will
+
+    # From asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports of unix sockets are in no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(_WRITE_BUFFER)
+        if self._call is None:
+            self._settle()
+        else:
+            self._call.tls.receive(b"")
+            self._transport.write(self._call.routing_id + self._call.tls.outgoing())
+
+    def data_received(self, data: bytes) -> None:
+        if self._tls is None:
+            self._pipe.owner_said(data)
+        else:
+            self._decrypt(self._tls, data)
+
+    def pause_writing(self) -> None:
+        self._pipe.client.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._pipe.client.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pipe.owner_is_gone()
+        self.settled.set()
+
+    # From the pipe
+
+    def write(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._tls is not None:
+            try:
+                data = self._tls.send(data)
+            except TlsFailed:
+                self.abort()
+                return
+        self._transport.write(data)
+
+    def write_eof(self) -> None:
+        """Nothing more comes from the client; it may still read."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._tls is None:
+            self._transport.write_eof()
+        else:
+            self._transport.write(self._tls.finish())
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            if self._tls is not None:
+                self._transport.write(self._tls.finish())
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # TLS
+
+    def _settle(self) -> None:
+        self._pipe.owner_is_here(self)
+        self.settled.set()
+
+    def _decrypt(self, tls: Tls, data: bytes) -> None:
+        assert self._transport is not None
+        fresh = not tls.ready
+        try:
+            plain = tls.receive(data)
+        except TlsFailed as exc:
+            logger.warning("no TLS with the node that owns a tunnel: %s", _reason(exc))
+            self._transport.write(tls.outgoing())
+            self._transport.close()
+            return
+        if answer := tls.outgoing():
+            self._transport.write(answer)
+        if fresh and tls.ready:
+            self._settle()
+        if plain:
+            self._pipe.owner_said(plain)
+        if tls.ended:
+            self.close()
+
+
+def _reason(failed: TlsFailed) -> str:
+    """What was wrong with a node's TLS, without its name or address."""
+    cause = failed.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message.partition(",")[0]
+    return getattr(cause, "reason", None) or "it ended"

@@ -8,8 +8,7 @@ import logging
 import os
 import resource
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from tunnel_server.client_address import Network
 from tunnel_server.complaints import EXIT_USAGE, CommandError
 from tunnel_server.forwarding import Peer
-from tunnel_server.peering import PeerFiles
+from tunnel_server.peering import PeerContexts, PeerFiles
 from tunnel_server.relay import Limits
 
 SPARE_FILES = 128  # descriptors for everything that is not a connection
@@ -57,26 +56,22 @@ class Settings:
         """
         return None if self.cert is None or self.key is None else _tls(self.cert, self.key)
 
-    def peer_contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
-        """TLS for calling other nodes and for being called; None without peers.
+    def peer_contexts(self) -> PeerContexts | None:
+        """Fresh TLS between nodes from the files as they are now; None without peers.
 
         Raises:
             CommandError: one of the files cannot be used.
         """
         if self.peer_files is None:
             return None
-        with _usable_peer_files():
+        try:
             return self.peer_files.contexts()
-
-    def renew_peer_context(self, context: ssl.SSLContext | None) -> None:
-        """Let one of `peer_contexts` show the certificate as it is now.
-
-        Raises:
-            CommandError: one of the files cannot be used.
-        """
-        if self.peer_files is not None and context is not None:
-            with _usable_peer_files():
-                self.peer_files.renew(context)
+        except (OSError, ValueError) as exc:
+            raise CommandError(
+                "the certificates for peers cannot be used",
+                "give --peer-cert, its --peer-key and the --peer-ca of all nodes, as PEM",
+                EXIT_USAGE,
+            ) from exc
 
     def loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
         """Maker of the wanted event loop; None for asyncio's own.
@@ -155,18 +150,6 @@ def check_plain(settings: Settings, host: str) -> None:
             "give --cert and --key, or --plain if something in front of the relay speaks TLS",
             EXIT_USAGE,
         )
-
-
-@contextmanager
-def _usable_peer_files() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as exc:
-        raise CommandError(
-            "the certificates for peers cannot be used",
-            "give --peer-cert, its --peer-key and the --peer-ca of all nodes, as PEM",
-            EXIT_USAGE,
-        ) from exc
 
 
 def _is_loopback(host: str) -> bool:

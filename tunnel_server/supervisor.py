@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import socket
-import ssl
 import stat
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from typing import Any
 
 from tunnel_server import peering
 from tunnel_server.complaints import EXIT_USAGE, CommandError
-from tunnel_server.forwarding import Forwarder, gift_path, owners_in, socket_path
+from tunnel_server.forwarding import gift_path, owners_in, socket_path
 from tunnel_server.lifecycle import live
 from tunnel_server.metrics import Samples, exposition, label, lasting, merge, process_samples, version_sample
 from tunnel_server.routing import NODES, draw
@@ -111,14 +110,12 @@ class Supervisor:
         arguments: list[str],
         sockets: Sockets,
         folder: Path,
-        peer_context: ssl.SSLContext | None = None,
     ) -> None:
         self.node = secrets.randbelow(NODES) if settings.node is None else settings.node
         self._settings = settings
         self._arguments = arguments
         self._sockets = sockets
         self._folder = folder
-        self._peer_context = peer_context
         self._current: dict[int, _Process] = {}
         self._all: set[_Process] = set()
         self._past: dict[int, Samples] = {}  # of workers that are gone, by number
@@ -157,7 +154,7 @@ class Supervisor:
 
     async def reload(self) -> None:
         self._settings.tls()  # so that files that are no good never reach a worker
-        self._settings.renew_peer_context(self._peer_context)
+        self._settings.peer_contexts()
         for worker in self._all:
             worker.say("reload")
 
@@ -366,13 +363,11 @@ async def run(settings: Settings, arguments: list[str]) -> int:
         sockets = await open_sockets(settings)
         for listening in sockets.public:
             listening.listen(socket.SOMAXCONN)
-        contexts = settings.peer_contexts()
-        called = contexts[1] if contexts is not None else None
-        supervisor = Supervisor(settings, arguments, sockets, folder, called)
+        supervisor = Supervisor(settings, arguments, sockets, folder)
         try:
             await supervisor.start()
-            forwarder = Forwarder(supervisor.node, folder, proxy_protocol=settings.proxy_protocol)
-            async with _peer_listener(sockets.peer, called, forwarder, settings.limits.connections):
+            peer = None if settings.peer_files is None else sockets.peer
+            async with _peer_listener(peer, folder, settings.limits.connections):
                 return await live(supervisor, sockets, settings.drain)
         finally:
             await supervisor.close()
@@ -380,13 +375,11 @@ async def run(settings: Settings, arguments: list[str]) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _peer_listener(
-    listening: socket.socket | None, context: ssl.SSLContext | None, forwarder: Forwarder, limit: int
-) -> AsyncIterator[None]:
-    if listening is None or context is None:
+async def _peer_listener(listening: socket.socket | None, folder: Path, limit: int) -> AsyncIterator[None]:
+    if listening is None:
         yield
         return
-    server = await peering.listen(listening, context, forwarder, limit)
+    server = await peering.listen(listening, folder, limit)
     try:
         yield
     finally:

@@ -12,19 +12,28 @@ _RECORD = 16 * 1024  # bytes; more in one step would only make OpenSSL's buffers
 
 
 class TlsFailed(Exception):
-    """The other side speaks no TLS, or broke it; what `Tls.outgoing` returns tells it so."""
+    """The other side speaks no TLS, broke it, or is not who it should be; what `Tls.outgoing` returns tells it so.
+
+    The cause is an `ssl.SSLError`.
+    """
 
 
 class Tls:
-    """The server's side of one TLS connection."""
+    """One side of a TLS connection: the server's, or the client's that calls `server_hostname`.
+
+    That name or address is compared with the certificate if the context says so. A client begins with
+    ``receive(b"")``, after which `outgoing` has its first words.
+    """
 
     __slots__ = ("_incoming", "_outgoing", "_session", "ended", "ready")
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self.ready = False  # the handshake is complete
+        self._session = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
+        )
+        self.ready = False  # the handshake is complete, as far as this side can know
         self.ended = False  # the other side said that nothing more comes
 
     def receive(self, data: bytes) -> bytes:
@@ -59,6 +68,8 @@ class Tls:
                     break  # asking once more would cost an exception
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:  # in place of an empty read where `finish` was called before
+            self.ended = True
         return plain
 
     def send(self, data: bytes) -> bytes:

@@ -15,12 +15,16 @@ import socket
 import sys
 from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import click
 
 from tunnel_server.app import Server
 from tunnel_server.complaints import CommandError
 from tunnel_server.forwarding import Forwarder, gift_path, take_gifts
+from tunnel_server.peering import NodeConnection, PeerContexts
 from tunnel_server.routing import owner_of
 from tunnel_server.settings import Settings, log_trouble
 from tunnel_server.single import Single, relaying
@@ -52,9 +56,16 @@ class Worker:
     """Does what the supervisor says, until all is over."""
 
     def __init__(
-        self, settings: Settings, single: Single, server: Server, forwarder: Forwarder, out: asyncio.StreamWriter
+        self,
+        settings: Settings,
+        single: Single,
+        server: Server,
+        forwarder: Forwarder,
+        peers_tls: PeerContexts | None,
+        out: asyncio.StreamWriter,
     ) -> None:
         self._settings = settings
+        self._peers_tls = peers_tls
         self._forwarder = forwarder
         self._single = single
         self._server = server
@@ -86,26 +97,27 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
     async def _obey(self, words: asyncio.StreamReader) -> None:
-        with contextlib.suppress(OSError):
-            while line := await words.readline():
-                match json.loads(line):
-                    case {"do": "figures"}:
-                        self._say(figures=self._single.samples())
-                    case {"do": "reload"}:
-                        self._do(self._reload())
-                    case {"do": "retire"}:
-                        self._do(self._retire())
-                    case {"do": "drain"}:
-                        self._do(self._drain())
-                    case {"do": "stop"}:
-                        self._stop()
+        while (word := await _next_word(words)) is not None:
+            match word:
+                case {"do": "figures"}:
+                    self._say(figures=self._single.samples())
+                case {"do": "reload"}:
+                    self._do(self._reload())
+                case {"do": "retire"}:
+                    self._do(self._retire())
+                case {"do": "drain"}:
+                    self._do(self._drain())
+                case {"do": "stop"}:
+                    self._stop()
         self._do(self._drain())
         asyncio.get_running_loop().call_later(self._settings.drain, self._stop)
 
     async def _reload(self) -> None:
         try:
+            fresh = self._settings.peer_contexts()
             await self._single.reload()
-            self._settings.renew_peer_context(self._forwarder.peer_context)
+            if self._peers_tls is not None and fresh is not None:
+                self._peers_tls.replace_by(fresh)
         except CommandError as exc:
             logger.error("%s; the old one stays in use", exc)
 
@@ -129,16 +141,24 @@ class Worker:
         self._over.set()
 
 
+async def _next_word(words: asyncio.StreamReader) -> Any:
+    """What the supervisor says; None if it is gone."""
+    try:
+        return json.loads(await words.readline())
+    except (OSError, ValueError):  # ValueError: nothing more, or the beginning of a word
+        return None
+
+
 async def work(job: Job, settings: Settings) -> int:
     """Be a worker; the exit code."""
     asyncio.get_running_loop().set_exception_handler(log_trouble)
     routing_id = bytes.fromhex(job.routing_id)
-    contexts = settings.peer_contexts()
+    peers_tls = settings.peer_contexts()
     forwarder = Forwarder(
         owner_of(routing_id).node,
         Path(job.socket).parent,
         peers=settings.peers,
-        peer_context=contexts[0] if contexts is not None else None,
+        peers_tls=peers_tls,
         proxy_protocol=settings.proxy_protocol,
     )
     words, out = await asyncio.open_connection(sock=socket.socket(fileno=job.control))
@@ -147,8 +167,8 @@ async def work(job: Job, settings: Settings) -> int:
     gifts.bind(gift_path(job.socket))
     public = [socket.socket(fileno=number) for number in job.public]
     async with relaying(settings, [*public, inside], routing_id, forwarder.route) as (single, server):
-        take_gifts(server, gifts)
-        await Worker(settings, single, server, forwarder, out).live(words)
+        take_gifts(server, gifts, None if peers_tls is None else partial(NodeConnection, peers_tls))
+        await Worker(settings, single, server, forwarder, peers_tls, out).live(words)
         asyncio.get_running_loop().remove_reader(gifts)
     gifts.close()
     out.close()
@@ -156,12 +176,19 @@ async def work(job: Job, settings: Settings) -> int:
 
 
 def run() -> None:
-    """Entry point of the process. The options were checked by the supervisor, with the same code."""
+    """Entry point of the process. The supervisor has checked the same options, perhaps some time ago."""
     from tunnel_server.__main__ import parse  # the command knows of the supervisor, and the supervisor of us
 
+    for told_to_all in (signal.SIGHUP, signal.SIGUSR2):  # by "systemctl kill", and meant for the supervisor
+        signal.signal(told_to_all, signal.SIG_IGN)
     job = Job.parse(sys.argv[1])
-    settings = parse(sys.argv[2:], worker=job.number).with_file_limit()
-    with asyncio.Runner(loop_factory=settings.loop_factory()) as runner:
+    try:
+        settings = parse(sys.argv[2:], worker=job.number).with_file_limit()
+        factory = settings.loop_factory()
+    except (CommandError, click.UsageError) as exc:  # a file that has changed since the supervisor checked it
+        words = exc.format_message() if isinstance(exc, click.UsageError) else str(exc)
+        sys.exit(f"tunnel-server[{job.number}]: error: {words}")
+    with asyncio.Runner(loop_factory=factory) as runner:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(runner.run(work(job, settings)))
 

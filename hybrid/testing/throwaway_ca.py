@@ -23,6 +23,8 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _CLOCK_SKEW = datetime.timedelta(hours=1)  # a virtual machine's clock may be behind its host's
 _LIFETIME = datetime.timedelta(days=1)
 
+_BOTH_ENDS = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)  # nodes of a relay call each other
+
 
 @dataclass(frozen=True, slots=True)
 class TLSFiles:
@@ -66,7 +68,7 @@ class ThrowawayCA:
             _builder(_common_name("throwaway server"), self.certificate.subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(digital_signature=True), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(_BOTH_ENDS), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
             .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         )

@@ -98,13 +98,32 @@ async def test_a_dead_node_takes_nobody_along(certificate: Certificate) -> None:
                 await opened(second.port, f"/cable/connect/{across[0][0].routing_id}/{secrets.token_hex(16)}")
 
 
-async def answer(port: int, context: ssl.SSLContext | None, path: str, *lines: str) -> bytes:
-    """First line that a peer listener answers; nothing if it hangs up."""
+async def called(
+    port: int, owner: int, context: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection as another node makes it to a worker.
+
+    Raises:
+        OSError
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(owner.to_bytes(3, "big"))
+    if context is not None:
+        try:
+            await writer.start_tls(context, server_hostname="localhost")
+        except BaseException:
+            writer.transport.abort()
+            raise
+    return reader, writer
+
+
+async def answer(port: int, owner: int, context: ssl.SSLContext | None, path: str, *lines: str) -> bytes:
+    """First line that a worker answers to another node; nothing if it hangs up."""
     head = (f"GET {path} HTTP/1.1", "Host: a", "Upgrade: websocket", "Connection: Upgrade", *lines)
     words = ("Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {22 * 'A'}==", "Sec-WebSocket-Protocol: fido.cable")
     async with asyncio.timeout(PATIENCE):
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            reader, writer = await called(port, owner, context)
             writer.write("\r\n".join((*head, *words, "", "")).encode())
             line = await reader.readline()
         except OSError:
@@ -122,21 +141,23 @@ async def test_only_nodes_are_let_in(certificate: Certificate, tmp_path: Path) -
         path = f"/cable/connect/{owner.routing_id}/{number}"
         hop = "X-Tunnel-Hops: 1"
         stranger = certificate.client_context()
-        assert await answer(port, None, path, hop) == b"", "plain"
-        assert await answer(port, stranger, path, hop) == b"", "no certificate"
+        here = owner.owner
+        assert await answer(port, here, None, path, hop) == b"", "plain"
+        assert await answer(port, here, stranger, path, hop) == b"", "no certificate"
         stranger.load_cert_chain(strangers.cert, strangers.key)
-        assert await answer(port, stranger, path, hop) == b"", "another authority's certificate"
+        assert await answer(port, here, stranger, path, hop) == b"", "another authority's certificate"
         known = certificate.client_context()
         known.load_cert_chain(certificate.cert, certificate.key)
         for wrong in (
-            answer(port, known, path),
-            answer(port, known, f"/cable/new/{number}", hop),
-            answer(port, known, f"/cable/connect/{2 << 16:06x}/{number}", hop),
-            answer(port, known, f"/cable/connect/{owner.owner ^ 1:06x}/{number}", hop),
-            answer(port, known, "/", hop),
+            answer(port, here, known, path),
+            answer(port, here, known, f"/cable/new/{number}", hop),
+            answer(port, here, known, f"/cable/connect/{2 << 16:06x}/{number}", hop),
+            answer(port, here, known, f"/cable/connect/{here ^ 1:06x}/{number}", hop),
+            answer(port, here, known, "/", hop),
         ):
             assert (await wrong).startswith(b"HTTP/1.1 404 ")
-        assert (await answer(port, known, path, hop)).startswith(b"HTTP/1.1 101 ")
+        assert await answer(port, here ^ 1, known, path, hop) == b"", "no such worker"
+        assert (await answer(port, here, known, path, hop)).startswith(b"HTTP/1.1 101 ")
         owner.abort()
 
 
@@ -149,7 +170,9 @@ async def test_callers_are_counted_before_they_prove_themselves(certificate: Cer
         known.load_cert_chain(certificate.cert, certificate.key)
 
         async def join() -> bytes:
-            return await answer(port, known, f"/cable/connect/{owner.routing_id}/{number}", "X-Tunnel-Hops: 1")
+            return await answer(
+                port, owner.owner, known, f"/cable/connect/{owner.routing_id}/{number}", "X-Tunnel-Hops: 1"
+            )
 
         async def let_in() -> bool:
             return (await join()).startswith(b"HTTP/1.1 101 ")
@@ -173,10 +196,10 @@ async def test_new_certificates_for_nodes(certificate: Certificate, tmp_path: Pa
         shutil.copy(made.cert, files.cert)
         shutil.copy(made.key, files.key)
 
-    async def shown(port: int) -> str:
+    async def shown(relay: Node) -> str:
         context = files.client_context()
         context.load_cert_chain(certificate.cert, certificate.key)
-        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        _, writer = await called(relay.ports["peers"], next(iter(relay.workers())), context)
         number: str = writer.get_extra_info("peercert")["serialNumber"]
         writer.transport.abort()
         return number
@@ -184,15 +207,15 @@ async def test_new_certificates_for_nodes(certificate: Certificate, tmp_path: Pa
     install(certificate)
     async with two_nodes(files, "--log-level", "info", workers=1) as (first, second):
         async with tunnel(second.port, first.port) as (owner, guest):
-            before = await shown(second.ports["peers"])
+            before = await shown(second)
             files.key.write_text("no key at all")
             second.process.send_signal(signal.SIGHUP)
             await eventually(partial(second.said, "certificates for peers cannot be used; the old one stays in use"))
-            assert await shown(second.ports["peers"]) == before
+            assert await shown(second) == before
             install(other)
             second.process.send_signal(signal.SIGHUP)
             await eventually(partial(second.said, "new certificates are in use"))
-            assert await shown(second.ports["peers"]) != before
+            assert await shown(second) != before
             await transaction(first.port, second.port)
             await transaction(second.port, first.port)
             assert await owner.alive(guest)

@@ -118,6 +118,10 @@ def test_the_end_of_the_server(certificate: Certificate) -> None:
     server, client = shaken(certificate)
     assert client.read(server.send(b"last") + server.finish()) == b"last."
     assert server.finish() == b""
+    assert server.receive(client.write(b"still here")) == b"still here", "one direction only"
+    client.session.unwrap()
+    assert server.receive(client.outgoing.read()) == b""
+    assert server.ended
 
 
 def test_the_end_before_the_handshake(certificate: Certificate) -> None:
@@ -151,3 +155,43 @@ def test_a_broken_record(certificate: Certificate) -> None:
 def test_sending_before_the_handshake(certificate: Certificate) -> None:
     with pytest.raises(TlsFailed):
         Tls(certificate.server_context()).send(b"x")
+
+
+def call(client: Tls, server: Tls) -> None:
+    """Both of ours shake hands.
+
+    Raises:
+        TlsFailed: the client does not believe the server.
+    """
+    client.receive(b"")
+    while not (client.ready and server.ready):
+        assert server.receive(client.outgoing()) == b""
+        assert client.receive(server.outgoing()) == b""
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize("size", [0, 1, 16384, 200_000])
+def test_we_call(certificate: Certificate, name: str, size: int) -> None:
+    client, server = Tls(certificate.client_context(), name), Tls(certificate.server_context())
+    call(client, server)
+    message = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    assert server.receive(client.send(b"there") + client.send(message)) == b"there" + message
+    assert client.receive(server.send(b"back") + server.send(message)) == b"back" + message
+    assert server.receive(client.finish()) == b""
+    assert server.ended
+    assert not client.ended
+    assert client.receive(server.send(b"still here")) == b"still here", "one direction only"
+    assert client.receive(server.finish()) == b""
+    assert client.ended
+
+
+@pytest.mark.parametrize("name", ["relay.example", "127.0.0.2", "sub.localhost"])
+def test_somebody_else_answers_our_call(certificate: Certificate, name: str) -> None:
+    client, server = Tls(certificate.client_context(), name), Tls(certificate.server_context())
+    with pytest.raises(TlsFailed) as failed:
+        call(client, server)
+    assert isinstance(failed.value.__cause__, ssl.SSLCertVerificationError)
+    assert "mismatch" in failed.value.__cause__.verify_message
+    assert not client.ready
+    with pytest.raises(TlsFailed):
+        server.receive(client.outgoing())  # the alert tells it
