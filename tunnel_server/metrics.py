@@ -7,6 +7,7 @@ not used: its way with several processes is a folder of memory maps that outlive
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import resource
@@ -122,9 +123,9 @@ class Meter:
 def process_samples() -> Samples:
     """Processor time of this process and, where the system tells, its memory and descriptors."""
     samples: Samples = [("cpu_seconds_total", {}, time.process_time())]
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        samples.append(("memory_bytes", {}, int(statm.read_text().split()[1]) * resource.getpagesize()))
+    with contextlib.suppress(OSError):  # another system, or no descriptor left to look with
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        samples.append(("memory_bytes", {}, pages * resource.getpagesize()))
         samples.append(("open_files", {}, len(os.listdir("/proc/self/fd"))))
     return samples
 

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -213,6 +214,23 @@ async def test_a_worker_that_hangs_is_replaced() -> None:
         await transaction(relay.port)
 
 
+async def test_a_worker_without_descriptors_goes_on() -> None:
+    """Nor does it take what it cannot count for the end of the supervisor."""
+    async with node("--workers", "2", "--drain", "0.2") as relay, AsyncExitStack() as stack:
+        tunnels = await some(stack, relay)
+        for pid in relay.workers().values():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+        before = relay.workers()
+        for _ in range(2):
+            assert (await relay.figures())["workers"] == 2
+        for owner, guest in tunnels:
+            assert await owner.alive(guest)
+        for pid in relay.workers().values():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (1024, 1024))
+        await transaction(relay.port)
+        assert relay.workers() == before
+
+
 async def test_a_worker_asked_to_go_leaves_in_peace() -> None:
     async with node("--workers", "2") as relay, AsyncExitStack() as stack:
         tunnels = await some(stack, relay)
@@ -224,6 +242,35 @@ async def test_a_worker_asked_to_go_leaves_in_peace() -> None:
         await stack.aclose()
         await eventually(lambda: asked not in relay.workers())
         await relay.until(workers=2, worker_restarts_total=0)
+
+
+async def test_signals_for_the_supervisor_do_no_harm_to_a_worker() -> None:
+    """``systemctl kill`` sends them to every process of the unit."""
+    async with node("--workers", "2", "--log-level", "info") as relay, AsyncExitStack() as stack:
+        tunnels = await some(stack, relay)
+        before = relay.workers()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            for pid in (*before.values(), relay.process.pid):
+                os.kill(pid, number)
+        await eventually(lambda: relay.said("every worker is a new one"))
+        for owner, guest in tunnels:
+            assert await owner.alive(guest)
+        assert before.items() <= relay.workers().items()
+        await relay.until(worker_restarts_total=0)
+
+
+async def test_new_workers_that_find_a_bad_file_leave_the_old_ones_alone(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text("workers = 2\n")
+    async with node("--config", str(file)) as relay:
+        before = relay.workers()
+        file.write_text("workers = 2\nlinger = -1\n")
+        relay.process.send_signal(signal.SIGUSR2)
+        await eventually(lambda: sum("the old one goes on" in line for line in relay.log) == 2)
+        assert sum(f"{file}:2: linger" in line for line in relay.log) == 2
+        assert not relay.said("Traceback")
+        assert relay.workers() == before
+        await transaction(relay.port)
 
 
 async def renewed(relay: Node) -> None:
