@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import click
 from tunnel_server.app import Server
 from tunnel_server.complaints import CommandError
 from tunnel_server.forwarding import Forwarder, gift_path, take_gifts
+from tunnel_server.peering import NodeConnection, PeerContexts
 from tunnel_server.routing import owner_of
 from tunnel_server.settings import Settings, log_trouble
 from tunnel_server.single import Single, relaying
@@ -54,9 +56,16 @@ class Worker:
     """Does what the supervisor says, until all is over."""
 
     def __init__(
-        self, settings: Settings, single: Single, server: Server, forwarder: Forwarder, out: asyncio.StreamWriter
+        self,
+        settings: Settings,
+        single: Single,
+        server: Server,
+        forwarder: Forwarder,
+        peers_tls: PeerContexts | None,
+        out: asyncio.StreamWriter,
     ) -> None:
         self._settings = settings
+        self._peers_tls = peers_tls
         self._forwarder = forwarder
         self._single = single
         self._server = server
@@ -105,8 +114,10 @@ class Worker:
 
     async def _reload(self) -> None:
         try:
+            fresh = self._settings.peer_contexts()
             await self._single.reload()
-            self._settings.renew_peer_context(self._forwarder.peer_context)
+            if self._peers_tls is not None and fresh is not None:
+                self._peers_tls.replace_by(fresh)
         except CommandError as exc:
             logger.error("%s; the old one stays in use", exc)
 
@@ -142,12 +153,12 @@ async def work(job: Job, settings: Settings) -> int:
     """Be a worker; the exit code."""
     asyncio.get_running_loop().set_exception_handler(log_trouble)
     routing_id = bytes.fromhex(job.routing_id)
-    contexts = settings.peer_contexts()
+    peers_tls = settings.peer_contexts()
     forwarder = Forwarder(
         owner_of(routing_id).node,
         Path(job.socket).parent,
         peers=settings.peers,
-        peer_context=contexts[0] if contexts is not None else None,
+        peers_tls=peers_tls,
         proxy_protocol=settings.proxy_protocol,
     )
     words, out = await asyncio.open_connection(sock=socket.socket(fileno=job.control))
@@ -156,8 +167,8 @@ async def work(job: Job, settings: Settings) -> int:
     gifts.bind(gift_path(job.socket))
     public = [socket.socket(fileno=number) for number in job.public]
     async with relaying(settings, [*public, inside], routing_id, forwarder.route) as (single, server):
-        take_gifts(server, gifts)
-        await Worker(settings, single, server, forwarder, out).live(words)
+        take_gifts(server, gifts, None if peers_tls is None else partial(NodeConnection, peers_tls))
+        await Worker(settings, single, server, forwarder, peers_tls, out).live(words)
         asyncio.get_running_loop().remove_reader(gifts)
     gifts.close()
     out.close()
