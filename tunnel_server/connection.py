@@ -92,10 +92,11 @@ class Connection(asyncio.Protocol):
         server = self._server
         self._arrived = server.now()
         host = self._peer()
-        self._trusted = self._trusted or server.is_proxy(host)
-        if self._trusted and server.proxy_protocol:
-            self._stage = _PROXY
-        server.admit(self, self._number, None if self._trusted else host)
+        if self._trusted or server.is_proxy(host):
+            self._trusted, host = True, None
+            if server.proxy_protocol:
+                self._stage = _PROXY
+        server.admit(self, self._number, host)
 
     def _peer(self) -> str | None:
         """The address at the other end. A unix socket has none, nor has who is gone before we look."""
@@ -116,16 +117,12 @@ class Connection(asyncio.Protocol):
             found = whole_message(data, server.max_message, unmask)
             if found is not None:
                 size, frame = found
-                peer = server.relay.forwards(self._number, size, server.now())
+                now = server.now()
+                peer = server.relay.forwards(self._number, size, now)
                 if peer is not None:
                     server.connections[peer].send(frame)
                 else:
-                    server.apply(server.relay.message(self._number, size, frame, server.now()))
-                return
-        if self._reader is None and (self._stage is _FRAMES or self._stage is _CLOSING):
-            answer = whole_close(data, unmask)
-            if answer is not None:
-                self._take_close(answer)
+                    server.apply(server.relay.message(self._number, size, frame, now))
                 return
         self._read(data)
 
@@ -306,20 +303,22 @@ class Connection(asyncio.Protocol):
             self._read_frames(data)
 
     def _read_head(self, data: bytes) -> None:
-        seen = 0
-        if self._held is not None:
-            seen = len(self._held)
-            self._held += data
-            data = bytes(self._held)
-        end = find_end(data, seen)
+        held = self._held
+        if held is None:
+            end = find_end(data)
+        else:
+            seen = len(held)
+            held += data
+            end = find_end(held, seen)
         if end is None:
             self._turn_away(Refusal(431))
         elif end:
+            data = data if held is None else bytes(held)
             self._held = None
             self._ask(data[:end])
             if end < len(data):
                 self._read(data[end:])
-        elif self._held is None:
+        elif held is None:
             self._held = bytearray(data)
 
     def _ask(self, head: bytes) -> None:
@@ -368,6 +367,11 @@ class Connection(asyncio.Protocol):
         self._server.apply(self._server.relay.turned_away(self._number, self._server.now()))
 
     def _read_frames(self, data: bytes) -> None:
+        if self._reader is None:
+            answer = whole_close(data, unmask)
+            if answer is not None:
+                self._take_close(answer)
+                return
         server, relay, number = self._server, self._server.relay, self._number
         reader = self._reader or FrameReader(server.max_message, unmask)
         for event in reader.feed(data):
@@ -395,7 +399,7 @@ class Connection(asyncio.Protocol):
         """A close frame came: the first one, or the answer to ours."""
         if self._stage is _FRAMES:
             self.send(answer)
-        self._server.apply(self._server.relay.left(self._number, self._server.now()))
+            self._server.apply(self._server.relay.left(self._number, self._server.now()))
         self.close()
 
     def _end_stream(self) -> None:

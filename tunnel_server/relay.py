@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass, field, fields
 from typing import Generic, TypeVar
 
@@ -114,10 +114,14 @@ class _Timer(Generic[_Key]):
         self._started: OrderedDict[_Key, float] = OrderedDict()
 
     def start(self, key: _Key, now: float) -> float:
-        """Start, or start again; when it will strike."""
+        """Start for a key for which it does not run; when it will strike."""
+        self._started[key] = now
+        return now + self._seconds
+
+    def restart(self, key: _Key, now: float) -> None:
+        """Start again, so that it strikes later."""
         self._started[key] = now
         self._started.move_to_end(key)
-        return now + self._seconds
 
     def stop(self, key: _Key) -> None:
         self._started.pop(key, None)
@@ -146,24 +150,21 @@ class _Tunnel:
     tunnel_id: bytes
     owner: int
     created: float
-    waiting: _Timer[_Tunnel]  # pending or idle: the one that runs, besides that of its lifetime
     guest: int | None = None
-    quiet_at: float = 0.0  # a message after this time starts the idle time again
     early: list[bytes] = field(default_factory=list)  # frames
     early_bytes: int = 0
-
-    def other(self, connection: int) -> int | None:
-        return self.guest if connection == self.owner else self.owner
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Connection:
-    group: str | None
+    timer: _Timer[int] | None  # the one that runs, besides that of a stall
     refusal: int | None
-    timer: _Timer[int] | None = None  # the one that runs, besides that of a stall
+    group: str | None = None
     tunnel: _Tunnel | None = None
+    peer: int | None = None  # at the other end of the tunnel
     messages: int = 0
     total: int = 0
+    quiet_at: float = 0.0  # a message after this time starts the idle time of the tunnel again
     unfinished: int = 0  # bytes of a message that is still coming
     unsent: int = 0  # bytes that it did not take when it stalled
 
@@ -205,7 +206,7 @@ class Relay:
         self._observer = observer or Unobserved()
         self.draining = False  # no new tunnels
         self._connections: dict[int, _Connection] = {}
-        self._groups: Counter[str] = Counter()
+        self._groups: dict[str, int] = {}  # connections of each
         self._rates = Rates(limits.new_per_minute, limits.addresses)
         self._tunnels: dict[bytes, _Tunnel] = {}
         self._heads: _Timer[int] = _Timer(limits.head)
@@ -237,7 +238,7 @@ class Relay:
     def peer(self, connection: int) -> int | None:
         """The connection at the other end of the tunnel, if there is one now."""
         seat = self._connections.get(connection)
-        return seat.tunnel.other(connection) if seat and seat.tunnel else None
+        return None if seat is None else seat.peer
 
     def refuses(self, connection: int) -> bool:
         """Whatever this connection asks for, there is no room for it."""
@@ -253,10 +254,11 @@ class Relay:
         # Above a limit a connection still gets a status, but only so many: the answer costs a TLS handshake.
         if taken >= self._limits.connections + 64 or self._is_crowded(group):
             return [*actions, Drop(connection)]
-        seat = self._connections[connection] = _Connection(None, 503 if taken >= self._limits.connections else None)
+        seat = _Connection(self._heads, 503 if taken >= self._limits.connections else None)
+        self._connections[connection] = seat
         if group is not None:
             self._join_group(seat, group)
-        self._time(connection, seat, self._heads, now)
+        self._start(self._heads, connection, now)
         return actions
 
     def identified(self, connection: int, group: str | None, now: float) -> list[Action]:
@@ -301,21 +303,19 @@ class Relay:
         None: nothing has happened yet, and `message` decides.
         """
         seat = self._connections.get(connection)
-        if seat is None or seat.tunnel is None or now >= self.alarm:
+        if seat is None or seat.peer is None or now >= self.alarm:
             return None
-        tunnel, limits = seat.tunnel, self._limits
-        other = tunnel.guest if connection == tunnel.owner else tunnel.owner
-        total = seat.total + size
-        if other is None or size > limits.message or total > limits.total or seat.messages >= limits.messages:
+        limits, total = self._limits, seat.total + size
+        if size > limits.message or total > limits.total or seat.messages >= limits.messages:
             return None
         seat.messages += 1
         seat.total = total
         self.forwarded_messages += 1
         self.forwarded_bytes += size
-        if now >= tunnel.quiet_at:
-            self._idle.start(tunnel, now)  # which never makes it strike sooner than before
-            tunnel.quiet_at = now + self._grain
-        return other
+        if now >= seat.quiet_at and seat.tunnel is not None:
+            self._idle.restart(seat.tunnel, now)
+            seat.quiet_at = now + self._grain
+        return seat.peer
 
     def message(self, connection: int, size: int, frame: bytes, now: float) -> list[Action]:
         """A binary message of `size` bytes is complete; `frame` is what the other side gets."""
@@ -400,30 +400,33 @@ class Relay:
     def broke_rules(self, connection: int, code: Code, now: float) -> list[Action]:
         """Illegal frames, text or a length above the limit."""
         outcome = Outcome.LIMITED if code is Code.SIZE else Outcome.ERRORED
-        return self._leave(connection, code, outcome, now, told=False)
+        return self._leave(connection, code, outcome, now)
 
     def left(self, connection: int, now: float) -> list[Action]:
         """A close frame came, and was answered."""
-        return self._leave(connection, Code.LEFT, Outcome.JOINED, now, told=True)
+        return self._leave(connection, Code.LEFT, Outcome.JOINED, now, connection)
 
     def vanished(self, connection: int, now: float) -> list[Action]:
         """The stream ended without a close frame."""
-        return self._leave(connection, Code.VANISHED, Outcome.VANISHED, now, told=True)
+        return self._leave(connection, Code.VANISHED, Outcome.VANISHED, now, connection)
 
     def gone(self, connection: int, now: float) -> list[Action]:
         """The TCP connection is over, for whatever reason. Always the last fact about a connection."""
-        actions = self.vanished(connection, now)
-        seat = self._connections.pop(connection, None)
+        seat = self._connections.get(connection)
         if seat is None:
-            return actions
+            return self.tick(now)
+        actions = self.vanished(connection, now) if seat.tunnel is not None else self.tick(now)
+        del self._connections[connection]
         if seat.timer is not None:
             seat.timer.stop(connection)
         if self._stalls:
             self._stalls.stop(connection)
         self.buffered -= seat.unfinished + seat.unsent
         if seat.group is not None:
-            self._groups[seat.group] -= 1
-            if not self._groups[seat.group]:
+            others = self._groups[seat.group] - 1
+            if others:
+                self._groups[seat.group] = others
+            else:
                 del self._groups[seat.group]
         return actions
 
@@ -469,23 +472,23 @@ class Relay:
         if strikes_at < self.alarm:
             self.alarm = strikes_at
 
-    def _time(self, connection: int, seat: _Connection, timer: _Timer[int] | None, now: float) -> None:
+    def _time(self, connection: int, seat: _Connection, timer: _Timer[int], now: float) -> None:
         """Let `timer` run for a connection in place of the one that does."""
         if seat.timer is not None:
             seat.timer.stop(connection)
         seat.timer = timer
-        if timer is not None:
-            self._start(timer, connection, now)
+        self._start(timer, connection, now)
 
     def _is_crowded(self, group: str | None) -> bool:
         """So many connections of one address that another is not even worth an answer."""
         return group is not None and self._groups.get(group, 0) >= 2 * self._limits.per_address
 
     def _join_group(self, seat: _Connection, group: str) -> None:
-        if seat.refusal is None and self._groups.get(group, 0) >= self._limits.per_address:
+        others = self._groups.get(group, 0)
+        if others >= self._limits.per_address and seat.refusal is None:
             seat.refusal = 429
         seat.group = group
-        self._groups[group] += 1
+        self._groups[group] = others + 1
 
     def _asking(self, connection: int) -> _Connection | None:
         """The connection, if it may still make its one request."""
@@ -502,12 +505,12 @@ class Relay:
             return [self._refuse(connection, now, 409)]
         if len(self._tunnels) >= self._limits.tunnels:
             return [self._refuse(connection, now, 503, _BUSY_RETRY)]
-        tunnel = _Tunnel(tunnel_id, connection, now, self._pending)
+        tunnel = _Tunnel(tunnel_id, connection, now)
         self._tunnels[tunnel_id] = tunnel
         self.pending += 1
         self._start(self._pending, tunnel, now)
         self._start(self._lifetime, tunnel, now)
-        self._sit(connection, seat, tunnel, now)
+        self._sit(connection, seat, tunnel)
         return [Open(connection, self.routing_id)]
 
     def _join(
@@ -521,53 +524,62 @@ class Relay:
         self.pending -= 1
         self.joined += 1
         self._pending.stop(tunnel)
-        tunnel.waiting = self._idle
         self._start(self._idle, tunnel, now)
-        self._sit(connection, seat, tunnel, now)
+        self._sit(connection, seat, tunnel)
+        seat.peer = tunnel.owner
+        self._connections[tunnel.owner].peer = connection
         early, tunnel.early = tunnel.early, _NO_MESSAGES
         self.forwarded_messages += len(early)
         self.forwarded_bytes += tunnel.early_bytes
         self.buffered -= tunnel.early_bytes
         return [Open(connection, None), *(Forward(connection, frame) for frame in early)]
 
-    def _sit(self, connection: int, seat: _Connection, tunnel: _Tunnel, now: float) -> None:
-        self._time(connection, seat, None, now)
+    def _sit(self, connection: int, seat: _Connection, tunnel: _Tunnel) -> None:
+        self._heads.stop(connection)
+        seat.timer = None
         seat.tunnel = tunnel
 
     def _refuse(self, connection: int, now: float, status: int, retry_after: int | None = None) -> Refuse:
         self._time(connection, self._connections[connection], self._lingering, now)
         return Refuse(connection, status, retry_after)
 
-    def _leave(self, connection: int, code: Code, outcome: Outcome, now: float, *, told: bool) -> list[Action]:
-        """End the tunnel of `connection`; `told` if that side needs no close frame."""
+    def _leave(
+        self, connection: int, code: Code, outcome: Outcome, now: float, told: int | None = None
+    ) -> list[Action]:
+        """End the tunnel of `connection`."""
         actions = self.tick(now)
         seat = self._connections.get(connection)
-        if seat is not None and seat.tunnel is not None:
-            if seat.tunnel.guest is None and outcome in (Outcome.JOINED, Outcome.VANISHED):
-                outcome = Outcome.ABANDONED
-            ended = self._end(seat.tunnel, code, outcome, now)
-            actions += [action for action in ended if not told or action.connection != connection]
-        return actions
+        if seat is None or seat.tunnel is None:
+            return actions
+        if seat.peer is None and outcome in (Outcome.JOINED, Outcome.VANISHED):
+            outcome = Outcome.ABANDONED
+        return actions + self._end(seat.tunnel, code, outcome, now, told)
 
     def _cut(self, connection: int, now: float) -> list[Action]:
         """End a side that does not read. What waits for it is lost with it; the other side can be told at once."""
-        return [*self._leave(connection, Code.LIMIT, Outcome.LIMITED, now, told=True), Drop(connection)]
+        seat = self._connections[connection]
+        self.buffered -= seat.unsent
+        seat.unsent = 0
+        return [*self._leave(connection, Code.LIMIT, Outcome.LIMITED, now, connection), Drop(connection)]
 
-    def _end(self, tunnel: _Tunnel, code: Code, outcome: Outcome, now: float) -> list[Action]:
+    def _end(self, tunnel: _Tunnel, code: Code, outcome: Outcome, now: float, told: int | None = None) -> list[Action]:
+        """`told`: the side that needs no close frame."""
         del self._tunnels[tunnel.tunnel_id]
         self._lifetime.stop(tunnel)
-        tunnel.waiting.stop(tunnel)
         if tunnel.guest is None:
+            self._pending.stop(tunnel)
             self.pending -= 1
             self.buffered -= tunnel.early_bytes
         else:
+            self._idle.stop(tunnel)
             self.joined -= 1
         actions: list[Action] = []
         for connection in (tunnel.owner, tunnel.guest):
             if connection is not None:
                 seat = self._connections[connection]
-                seat.tunnel = None
+                seat.tunnel = seat.peer = None
                 self._time(connection, seat, self._lingering, now)
-                actions.append(Close(connection, code))
+                if connection != told:
+                    actions.append(Close(connection, code))
         self._observer.tunnel_ended(outcome, now - tunnel.created)
         return actions

@@ -124,6 +124,8 @@ def test_what_stalled_readers_leave_in_memory_is_bounded_for_all_together() -> N
     assert bench.relay.stalled(THIRD, 60, bench.time) == []
     assert bench.relay.stalled(THIRD, 70, bench.time) == []
     assert bench.relay.stalled(GUEST, 31, bench.time) == [Close(OWNER, Code.LIMIT), Drop(GUEST)]
+    assert bench.relay.unfinished(OWNER, 40, 30, bench.time) == [], "it is not cut for what was dropped just now"
+    bench.relay.unfinished(OWNER, 0, 0, bench.time)
     bench.relay.gone(GUEST, bench.time)
     assert bench.relay.buffered == 70
     bench.relay.unstalled(THIRD, bench.time)
