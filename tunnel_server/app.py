@@ -113,8 +113,7 @@ class Server:
         listener = Listener(secure=False, trusted=True)
         made = partial(make or Connection, self, listener, next(self._numbers))
         with contextlib.suppress(OSError):
-            _, connection = await self._loop.connect_accepted_socket(made, connected)
-            connection.data_received(data)
+            await self._loop.connect_accepted_socket(lambda: _Adopted(made(), data), connected)
 
     def start_drain(self) -> None:
         """Take no new tunnels from now on; those that exist may be joined and go on."""
@@ -246,6 +245,19 @@ class Server:
         self.apply(self.relay.stop(self.now()))
         for connection in list(self.connections.values()):
             connection.abort()
+
+
+class _Adopted(asyncio.Protocol):
+    """Tells a connection what was read of it, before uvloop can read on, which is before `adopt` goes on."""
+
+    def __init__(self, connection: Connection, data: bytes) -> None:
+        self._connection = connection
+        self._data = data
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.set_protocol(self._connection)
+        self._connection.connection_made(transport)
+        self._connection.data_received(self._data)
 
 
 @asynccontextmanager

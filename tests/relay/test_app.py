@@ -354,6 +354,19 @@ async def test_frames_right_behind_the_head(plain: Relay) -> None:
             assert await guest.recv() == b"hi"
 
 
+async def test_what_was_read_of_an_adopted_connection_comes_first(plain: Relay) -> None:
+    head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    request = f"GET /cable/new/{32 * 'A'} HTTP/1.1\r\n{head}\r\n".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    client.sendall(request[40:])  # which is there before the connection is adopted
+    await plain.server.adopt(accepted, request[:40])
+    reader, writer = await asyncio.open_connection(sock=client)
+    assert (await Raw(reader, writer).answer()).status == 101
+    writer.transport.abort()
+
+
 async def test_taken_unknown_and_wrong(relay: Relay) -> None:
     tunnel_id = secrets.token_bytes(16)
     owner, routing_id = await relay.new(tunnel_id)
