@@ -28,6 +28,7 @@ Headers = dict[bytes, list[bytes]]
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _FIRST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([01])\r\n")
 _FIELD = re.compile(rb"^(" + _TOKEN + rb"):[\t ]*+([\t\x20-\x7e\x80-\xff]*+)\r\n", re.MULTILINE)
+_ABSOLUTE = re.compile(rb"(?:http|ws)s?://[^/?#]++(/.*)", re.IGNORECASE)
 _HOST = re.compile(rb"[^ \t,]*")  # may be empty; who it names is not our business
 _TUNNEL_PATH = re.compile(r"/cable/(new|connect|contact)([/?].*)?")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # section 4.1: 16 bytes
@@ -94,6 +95,9 @@ def read_head(head: bytes, origins: Collection[bytes] = ()) -> Request | Refusal
         return Refusal(400)  # some line is no field
     if method != b"GET":
         return Refusal(405, (("Allow", "GET"),))
+    if not path.startswith(b"/"):  # RFC 9112 section 3.2.2: a server takes this form too, whatever authority it names
+        absolute = _ABSOLUTE.fullmatch(path)
+        path = path if absolute is None else absolute[1]
     text = path.decode("ascii")
     try:
         target = parse_path(text)
@@ -134,7 +138,7 @@ def _check_headers(target: Target, fields: Fields, origins: Collection[bytes]) -
     ):
         return Refusal(400)
     # Clients that are no browsers may leave Origin out (libwebauthn, microG), so only a wrong one counts.
-    if origins and get(b"origin") not in origins and b"origin" in headers:
+    if origins and b"origin" in headers and headers[b"origin"].lower() not in origins:
         return Refusal(403)
     if (
         not _has_token(get(b"upgrade", b""), b"websocket")
@@ -171,9 +175,10 @@ def accept(key: bytes, routing_id: bytes | None) -> bytes:
 
 def refuse(status: int, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
     """A whole answer that ends the connection, with one line of plain text."""
-    body = f"{status} {HTTPStatus(status).phrase}\n"
+    reason = f"{status} {HTTPStatus(status).phrase}"
+    body = "" if status == 405 else reason + "\n"  # the answer to HEAD has none (RFC 9110 section 9.3.2)
     lines = [
-        f"HTTP/1.1 {body.rstrip()}",
+        f"HTTP/1.1 {reason}",
         *(f"{name}: {value}" for name, value in headers),
         "Content-Type: text/plain; charset=utf-8",
         f"Content-Length: {len(body)}",

@@ -70,6 +70,21 @@ def test_a_refusal_is_one_line_of_text() -> None:
     ]
 
 
+def test_a_method_that_may_be_head_gets_no_body() -> None:
+    top, body = refuse(405, (("Allow", "GET"),)).split(b"\r\n\r\n")
+    assert body == b""
+    assert b"\r\nContent-Length: 0\r\n" in top
+
+
+@pytest.mark.parametrize("start", [b"http://a", b"https://a:443", b"WS://[::1]:80", b"wss://"])
+def test_a_target_with_scheme_and_authority(start: bytes) -> None:
+    """RFC 9112 section 3.2.2: "a server MUST accept the absolute-form"."""
+    result = read_head(head(first=b"GET " + start + PATH + b" HTTP/1.1"))
+    assert (isinstance(result, Request) and result.target == New(TUNNEL_ID)) == (start != b"wss://")
+    for path in (b"ftp://a" + PATH, start, start + b"?" + PATH, b"x" + PATH):
+        assert read_head(head(first=b"GET " + path + b" HTTP/1.1")) == Refusal(404)
+
+
 @pytest.mark.parametrize(
     ("first", "expected"),
     [
@@ -89,7 +104,7 @@ def test_a_refusal_is_one_line_of_text() -> None:
         (b"POST " + PATH + b" HTTP/1.1", 405),
         (b"get " + PATH + b" HTTP/1.1", 405),
         (b"OPTIONS * HTTP/1.1", 405),
-        (b"GET http://cable.example.com" + PATH + b" HTTP/1.1", 404),
+        (b"GET http://cable.example.com" + PATH + b" HTTP/1.1", 101),
         (b"GET /CABLE/new/" + b"0" * 32 + b" HTTP/1.1", 404),
         (b"GET " + PATH + b"? HTTP/1.1", 400),
         (b"GET " + PATH + b"# HTTP/1.1", 400),
@@ -190,7 +205,7 @@ def test_values(name: bytes, value: bytes, expected: int) -> None:
     [
         ((), 101),
         ((b"Origin: https://good.example",), 101),
-        ((b"Origin: https://GOOD.example",), 403),
+        ((b"Origin: https://GOOD.example",), 101),
         ((b"Origin: https://bad.example",), 403),
         ((b"Origin: null",), 403),
         ((b"Origin:",), 403),
