@@ -46,8 +46,8 @@ async def admin(listener: socket.socket, subject: Subject) -> AsyncIterator[None
         task = asyncio.current_task()
         assert task is not None
         try:
-            if len(open_ones) >= _MAX_CONNECTIONS:
-                return
+            if len(open_ones) >= _MAX_CONNECTIONS:  # whoever sits there silently must not hide us from a health check
+                next(iter(open_ones.values())).abort()
             open_ones[task] = writer.transport
             async with asyncio.timeout(_TIME):
                 await _answer(reader, writer, subject)
@@ -70,6 +70,7 @@ async def admin(listener: socket.socket, subject: Subject) -> AsyncIterator[None
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, subject: Subject) -> None:
     kind = "text/plain; charset=utf-8"
+    method = ""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         method, path, version = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
@@ -78,7 +79,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, su
     except (asyncio.LimitOverrunError, ValueError):
         status, body = 400, "400 Bad Request\n"
     else:
-        if method != "GET":
+        if method not in ("GET", "HEAD"):
             status, body = 405, "405 Method Not Allowed\n"
         elif path == "/healthz":
             status, body = (200, "healthy\n") if subject.healthy else (503, "not healthy\n")
@@ -94,8 +95,9 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, su
         f"Content-Type: {kind}",
         f"Content-Length: {len(data)}",
         "Connection: close",
+        *(("Allow: GET, HEAD",) if status == 405 else ()),
     )
-    writer.write("\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + data)
+    writer.write("\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + (b"" if method == "HEAD" else data))
     writer.write_eof()
     while await reader.read(_MAX_HEAD):  # until the other side ends too, so that no reset overtakes the answer
         pass
