@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from tunnel_server import config, proxies, single, supervisor
-from tunnel_server.complaints import EXIT_INTERRUPTED, EXIT_USAGE, CommandError
+from tunnel_server.complaints import EXIT_INTERRUPTED, EXIT_USAGE, CommandError, say
 from tunnel_server.domains import domains
 from tunnel_server.options import Address, relay_options, settings_of
 from tunnel_server.settings import Settings
@@ -119,8 +120,19 @@ def _nodes(values: Any, file: Path | None) -> list[proxies.Node]:
 command.add_command(domains)
 
 
+def _keep_standard_streams() -> None:
+    """Open those of the first three descriptors that are closed.
+
+    A socket in the place of one would get what is meant for a person, and libuv refuses to have it.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)  # for workers too
+    os.close(opened)
+
+
 def run() -> None:
     """Console entry point."""
+    _keep_standard_streams()
     try:
         code = command.main(prog_name=_NAME, standalone_mode=False) or 0
     except CommandError as exc:
@@ -135,8 +147,8 @@ def run() -> None:
 
 
 def _complain(sentence: str, hint: str, exit_code: int) -> int:
-    click.echo(f"{_NAME}: error: {sentence}", err=True)
-    click.echo(f"{_NAME}: hint: {hint}", err=True)
+    say(f"{_NAME}: error: {sentence}")
+    say(f"{_NAME}: hint: {hint}")
     return exit_code
 
 

@@ -1,6 +1,10 @@
-"""How the ``tunnel-server`` command fails: a sentence, a hint and an exit code."""
+"""How the ``tunnel-server`` command fails: a sentence, a hint and an exit code; and how it talks to a person."""
 
 from __future__ import annotations
+
+import contextlib
+
+import click
 
 EXIT_USAGE = 2
 EXIT_NETWORK = 7
@@ -14,3 +18,9 @@ class CommandError(Exception):
         super().__init__(sentence)
         self.hint = hint
         self.exit_code = exit_code
+
+
+def say(line: str) -> None:
+    """Write a line to stderr, if that can be: a relay goes on where the disk is full or nobody reads any more."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)

@@ -15,10 +15,8 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
-import click
-
 from tunnel_server.admin import Subject, admin
-from tunnel_server.complaints import EXIT_INTERRUPTED, CommandError
+from tunnel_server.complaints import EXIT_INTERRUPTED, CommandError, say
 from tunnel_server.sockets import Sockets, shown
 from tunnel_server.systemd import notify, watchdog_interval
 
@@ -57,10 +55,10 @@ async def live(relaying: Relaying, sockets: Sockets, drain: float) -> int:
             await stack.enter_async_context(admin(sockets.admin, relaying))
         stack.push_async_callback(_stop, asyncio.ensure_future(_feed_watchdog()))
         if sockets.admin is not None:
-            click.echo(f"admin on {shown(sockets.admin)}", err=True)
+            say(f"admin on {shown(sockets.admin)}")
         if sockets.peer is not None:
-            click.echo(f"peers on {shown(sockets.peer)}", err=True)
-        click.echo(f"listening on {shown(sockets.public[0])}", err=True)
+            say(f"peers on {shown(sockets.peer)}")
+        say(f"listening on {shown(sockets.public[0])}")
         notify("READY=1")
         first = await _until_told_to_end(relaying, signals)
         notify("STOPPING=1")

@@ -22,6 +22,7 @@ from tunnel_server.relay import Limits
 from tunnel_server.routing import NODES, WORKERS
 from tunnel_server.settings import Settings, check
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+|null", re.IGNORECASE)
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
 
 
@@ -61,6 +62,18 @@ class Networks(click.ParamType[Network]):
             return ipaddress.ip_network(value)
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
+
+
+class Origin(click.ParamType[str]):
+    """SCHEME://HOST[:PORT] in lower case, as browsers write it (RFC 6454 section 6.2)."""
+
+    name = "origin"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not _ORIGIN.fullmatch(value):
+            self.fail(f"{value} is not SCHEME://HOST or SCHEME://HOST:PORT", param, ctx)
+        origin: str = value.lower()
+        return origin
 
 
 class Address(click.ParamType[tuple[str, int]]):
@@ -137,7 +150,12 @@ _OPTIONS = (
     click.option("--key", type=_FILE, help="Private key (PEM) of the certificate."),
     click.option("--plain", is_flag=True, help="Allow plain connections on an address that others can reach."),
     click.option(
-        "--origin", "origins", multiple=True, metavar="ORIGIN", help="Refuse other Origin headers; repeatable."
+        "--origin",
+        "origins",
+        multiple=True,
+        type=Origin(),
+        metavar="ORIGIN",
+        help="Refuse other Origin headers; repeatable.",
     ),
     click.option("--limit-loopback", is_flag=True, help="Apply limits per address to loopback addresses too."),
     click.option(

@@ -42,14 +42,16 @@ async def open_sockets(settings: Settings) -> Sockets:
         if one.family != socket.AF_UNIX:
             check_plain(settings, one.getsockname()[0])
     made: list[socket.socket] = []
-    option = "--host or --port"
+    option, host, port = "--host or --port", settings.host, settings.port
     try:
         public = given.get("relay") or given.get("unknown") or await bind(settings.host, settings.port)
         made += public
-        option = "--admin"
+        if settings.admin is not None:
+            option, (host, port) = "--admin", settings.admin
         admin = given.get("admin") or (await bind(*settings.admin) if settings.admin else [])
         made += admin
-        option = "--peer-listen"
+        if settings.peer_listen is not None:
+            option, (host, port) = "--peer-listen", settings.peer_listen
         peer = given.get("peer") or (await bind(*settings.peer_listen) if settings.peer_listen else [])
         made += peer
     except (OSError, UnicodeError) as exc:  # UnicodeError: a host name that cannot be one
@@ -58,7 +60,7 @@ async def open_sockets(settings: Settings) -> Sockets:
         number = exc.errno if isinstance(exc, OSError) else None  # getaddrinfo has its own, negative ones
         reason = os.strerror(number).lower() if number is not None and number > 0 else "no such host"
         raise CommandError(
-            f"cannot listen on the given address: {reason}",
+            f"cannot listen on {_pair(host, port)}: {reason}",
             f"choose another {option}, or end what uses it",
             EXIT_NETWORK,
         ) from exc
@@ -71,5 +73,8 @@ def shown(listening: socket.socket) -> str:
     """HOST:PORT of a socket, with brackets where the host has colons."""
     if listening.family == socket.AF_UNIX:
         return str(listening.getsockname())
-    host, port = listening.getsockname()[:2]
+    return _pair(*listening.getsockname()[:2])
+
+
+def _pair(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

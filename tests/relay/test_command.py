@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from tunnel_server.__main__ import command
+from tunnel_server.__main__ import command, parse
 from tunnel_server.relay import Limits
 
 from .tls import Certificate
@@ -132,13 +132,60 @@ async def test_usage_is_one_sentence_and_a_hint() -> None:
     )
 
 
+@pytest.mark.parametrize("origin", ["a.example", "https://a.example/", "https://", "https://a b", ""])
+def test_an_origin_that_nobody_could_have(origin: str) -> None:
+    result = CliRunner().invoke(command, ["--origin", origin])
+    assert result.exit_code == 2
+    assert f"{origin} is not SCHEME://HOST" in result.output
+
+
+def test_an_origin_of_any_case() -> None:
+    assert parse(["--origin", "HTTPS://Good.Example:444", "--origin", "null"]).origins == (
+        "https://good.example:444",
+        "null",
+    )
+
+
+async def is_ready(port: int) -> bool:
+    """What the admin listener there says, if there is one."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">&-", "<&- >&- 2>&-"])
+async def test_it_serves_though_nobody_can_be_told(redirection: str, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        port, admin = one.getsockname()[1], two.getsockname()[1]
+    options = f"--port {port} --admin 127.0.0.1:{admin} --workers {workers} --log-level debug"
+    process = await asyncio.create_subprocess_shell(f"exec {sys.executable} -m tunnel_server {options} {redirection}")
+    try:
+        while process.returncode is None and not await is_ready(admin):  # the time-out of the test is the limit
+            await asyncio.sleep(0.05)
+        path = f"ws://127.0.0.1:{port}/cable/new/{32 * 'A'}"
+        async with connect(path, proxy=None, subprotocols=[Subprotocol("fido.cable")]):
+            pass
+    finally:
+        if process.returncode is None:
+            process.terminate()
+    assert await process.wait() == 0
+
+
 @pytest.mark.slow
 async def test_an_address_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert await failing("--port", str(taken.getsockname()[1])) == (
+        port = taken.getsockname()[1]
+        assert await failing("--port", str(port)) == (
             7,
             "",
-            "tunnel-server: error: cannot listen on the given address: address already in use\n"
+            f"tunnel-server: error: cannot listen on 127.0.0.1:{port}: address already in use\n"
             "tunnel-server: hint: choose another --host or --port, or end what uses it\n",
         )
 
