@@ -11,8 +11,9 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Protocol
 
 from tunnel_server.admin import Subject, admin
@@ -72,21 +73,25 @@ async def _until_told_to_end(relaying: Relaying, signals: asyncio.Queue[signal.S
         while True:
             match wanted := await signals.get():
                 case signal.SIGHUP:
-                    await work
-                    work = asyncio.ensure_future(_announced(relaying.reload()))
+                    work = asyncio.ensure_future(_after(work, partial(_reload, relaying)))
                 case signal.SIGUSR2:
-                    await work
-                    work = asyncio.ensure_future(relaying.renew())
+                    work = asyncio.ensure_future(_after(work, relaying.renew))
                 case _:
                     return wanted
     finally:
         await _stop(work)
 
 
-async def _announced(reloading: Coroutine[Any, Any, None]) -> None:
+async def _after(work: asyncio.Future[None], more: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """One thing after the other, without keeping a signal to end waiting."""
+    await work
+    await more()
+
+
+async def _reload(relaying: Relaying) -> None:
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     try:
-        await reloading
+        await relaying.reload()
         logger.info("new certificates are in use")
     except CommandError as exc:
         logger.error("%s; the old one stays in use", exc)
