@@ -101,12 +101,13 @@ class Settings:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
             return self
-        wanted = self.limits.connections + SPARE_FILES
+        each = 2 if self.cluster else 1  # a join that is passed on holds the owner's end too
+        wanted = each * self.limits.connections + SPARE_FILES
         if soft < wanted:
             soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < wanted:
-            connections = max(1, soft - SPARE_FILES)
+            connections = max(1, (soft - SPARE_FILES) // each)
             logger.warning("only %d connections at once: the system allows %d open files", connections, soft)
             return replace(self, limits=replace(self.limits, connections=connections))
         return self
