@@ -54,12 +54,11 @@ class Connection(asyncio.Protocol):
     """One TCP connection. What the relay decides comes back as calls of the methods under "From the relay"."""
 
     __slots__ = (
-        "_arrived",
         "_client",
         "_held",
+        "_key",
         "_number",
         "_reader",
-        "_request",
         "_server",
         "_stage",
         "_stalled",
@@ -79,18 +78,16 @@ class Connection(asyncio.Protocol):
         self._stage = _HEAD
         self._stalled = False
         self._held: bytearray | None = None  # of a PROXY header or a head
-        self._request: tuple[Request, bytes] | None = None  # with its head, while the relay decides about it
+        self._key = b""  # of the request, while the relay decides about it
         self._reader: FrameReader | None = None  # only between the pieces of something
         self._taker: Taker | None = None
         self._client: str | None = None  # if a proxy told
-        self._arrived = 0.0
 
     # From asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         server = self._server
-        self._arrived = server.now()
         host = self._peer()
         if self._trusted or server.is_proxy(host):
             self._trusted, host = True, None
@@ -168,18 +165,14 @@ class Connection(asyncio.Protocol):
 
     def open(self, routing_id: bytes | None) -> None:
         """Answer 101."""
-        assert self._request is not None
-        request, _ = self._request
-        self._request = None
         self._stage = _FRAMES
-        self.send(http_head.accept(request.key, routing_id))
-        self._server.observer.upgraded(self._server.now() - self._arrived)
+        self.send(http_head.accept(self._key, routing_id))
+        self._key = b""
 
     def refuse(self, status: int, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Answer `status` and expect the other side to go."""
         logger.debug("a request was answered with %d", status)
         self._server.observer.refused(status)
-        self._request = None
         self.send(http_head.refuse(status, headers))
         self._end_stream()
 
@@ -283,7 +276,7 @@ class Connection(asyncio.Protocol):
             if self._stalled and self._taker is None:  # a side that asks for new keys and never reads them
                 self._transport.pause_reading()
         if fresh and tls.ready:
-            self._server.observer.handshake_done(self._server.now() - self._arrived)
+            self._server.relay.secured(self._number, self._server.now())
         if tls.ended:
             if plain:
                 self._read(plain)
@@ -337,25 +330,24 @@ class Connection(asyncio.Protocol):
             self._identify(host)
             if self._stage is _DONE:
                 return
-        self._request = request, head
         target = request.target
-        if isinstance(target, Connect) and target.routing_id != server.relay.routing_id and self._hand_over(target):
-            return
+        if isinstance(target, Connect) and target.routing_id != server.relay.routing_id:
+            if self._hand_over(target, request, head):
+                return
+        self._key = request.key
         server.apply(server.relay.asked(self._number, target, server.now()))
 
-    def _hand_over(self, target: Connect) -> bool:
+    def _hand_over(self, target: Connect, request: Request, head: bytes) -> bool:
         """Give a join of another relay's tunnel to who knows that relay; False if nobody does."""
         server = self._server
-        if server.router is None or self._request is None or server.relay.refuses(self._number):
+        if server.router is None or server.relay.refuses(self._number):
             return False
-        request, head = self._request
         descriptor = self._transport.get_extra_info("socket").fileno() if self._tls is None else None
         client = self._client or self._peer()
         join = ForeignJoin(target, head, request.headers, client, self, descriptor)
         self._taker = server.router(join)
         if self._taker is None:
             return False
-        self._request = None
         self._stage = _TAKEN
         server.observer.handed_over()
         server.apply(server.relay.handed_over(self._number, server.now()))

@@ -129,6 +129,10 @@ class _Timer(Generic[_Key]):
     def __len__(self) -> int:
         return len(self._started)
 
+    def started(self, key: _Key) -> float:
+        """When; it must be running."""
+        return self._started[key]
+
     def running(self, key: _Key) -> bool:
         return key in self._started
 
@@ -271,6 +275,11 @@ class Relay:
             return [*actions, Drop(connection)]
         self._join_group(seat, group)
         return actions
+
+    def secured(self, connection: int, now: float) -> None:
+        """The TLS handshake is complete."""
+        if self._heads.running(connection):
+            self._observer.handshake_done(now - self._heads.started(connection))
 
     def turned_away(self, connection: int, now: float) -> list[Action]:
         """The request was no good as HTTP or as a WebSocket and has been answered."""
@@ -510,7 +519,7 @@ class Relay:
         self.pending += 1
         self._start(self._pending, tunnel, now)
         self._start(self._lifetime, tunnel, now)
-        self._sit(connection, seat, tunnel)
+        self._sit(connection, seat, tunnel, now)
         return [Open(connection, self.routing_id)]
 
     def _join(
@@ -525,7 +534,7 @@ class Relay:
         self.joined += 1
         self._pending.stop(tunnel)
         self._start(self._idle, tunnel, now)
-        self._sit(connection, seat, tunnel)
+        self._sit(connection, seat, tunnel, now)
         seat.peer = tunnel.owner
         self._connections[tunnel.owner].peer = connection
         early, tunnel.early = tunnel.early, _NO_MESSAGES
@@ -534,7 +543,8 @@ class Relay:
         self.buffered -= tunnel.early_bytes
         return [Open(connection, None), *(Forward(connection, frame) for frame in early)]
 
-    def _sit(self, connection: int, seat: _Connection, tunnel: _Tunnel) -> None:
+    def _sit(self, connection: int, seat: _Connection, tunnel: _Tunnel, now: float) -> None:
+        self._observer.upgraded(now - self._heads.started(connection))
         self._heads.stop(connection)
         seat.timer = None
         seat.tunnel = tunnel

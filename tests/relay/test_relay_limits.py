@@ -244,9 +244,38 @@ def test_no_timer_strikes_before_the_alarm() -> None:
 class Notes(Unobserved):
     def __init__(self) -> None:
         self.ended: list[tuple[Outcome, float]] = []
+        self.handshakes: list[float] = []
+        self.upgrades: list[float] = []
+
+    def handshake_done(self, seconds: float) -> None:
+        self.handshakes.append(seconds)
+
+    def upgraded(self, seconds: float) -> None:
+        self.upgrades.append(seconds)
 
     def tunnel_ended(self, outcome: Outcome, seconds: float) -> None:
         self.ended.append((outcome, seconds))
+
+
+def test_times_of_handshakes_and_answers_count_from_the_arrival() -> None:
+    notes, bench = Notes(), Bench()
+    relay = bench.relay = Relay(ROUTING_ID, Limits(), notes)
+    for connection, target in (
+        (OWNER, New(TUNNEL_ID)),
+        (GUEST, Connect(ROUTING_ID, TUNNEL_ID)),
+        (THIRD, New(TUNNEL_ID)),
+    ):
+        bench.arrive(connection)
+        bench.time += 2
+        relay.secured(connection, bench.time)
+        bench.time += 1
+        relay.asked(connection, target, bench.time)
+    assert notes.handshakes == [2, 2, 2]
+    assert notes.upgrades == [3, 3], "the third one was refused"
+    bench.arrive(4)
+    bench.after(10)
+    relay.secured(4, bench.time)
+    assert notes.handshakes == [2, 2, 2], "too late"
 
 
 @pytest.mark.parametrize(
