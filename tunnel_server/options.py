@@ -85,7 +85,12 @@ class Address(click.ParamType[tuple[str, int]]):
         match = _ADDRESS.fullmatch(value)
         if match is None or int(match[2]) > 65535:
             self.fail(f"{value} is not HOST:PORT", param, ctx)
-        return match[1].strip("[]"), int(match[2])
+        host = match[1].strip("[]")
+        try:
+            host.encode("idna")  # what can never be a name must not wait for the first who looks it up
+        except UnicodeError:
+            self.fail(f"{value} is not HOST:PORT", param, ctx)
+        return host, int(match[2])
 
 
 class PeerAddress(click.ParamType[tuple[int, Peer]]):

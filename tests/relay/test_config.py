@@ -225,6 +225,8 @@ def test_options_that_do_not_go_together(options: list[str], problem: str) -> No
         ["--peer", "a:1"],
         ["--peer", "1=a"],
         ["--peer", "1=::1:5"],
+        ["--peer", "1=a..b:5"],
+        ["--peer", "1=.b:5"],
         ["--admin", "9090"],
         ["--admin", "a:70000"],
         ["--node", "256"],
