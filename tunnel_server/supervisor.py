@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 _START_TIME = 30.0  # s for a worker to be ready
 _ANSWER_TIME = 1.0  # s for figures
-_PULSE = 5.0  # s between two looks at a worker, and for its answer
+_PULSE = 5.0  # s between two looks at a worker
+_PATIENCE = 15.0  # s for its answer; TLS handshakes of 16,384 connections that come at once keep it busy for some 5
 _STOP_TIME = 3.0  # s from "stop" to SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # s before a worker that ended by itself is started anew
 _HEALTHY_AFTER = 10.0  # s after which a worker counts as having started well
@@ -311,7 +312,7 @@ class Supervisor:
             done, _ = await asyncio.wait(waiting, timeout=_PULSE, return_when=asyncio.FIRST_COMPLETED)
             for one in waiting:
                 one.cancel()
-            if not done and await worker.figures(_PULSE) is None and not worker.ended.is_set():
+            if not done and await worker.figures(_PATIENCE) is None and not worker.ended.is_set():
                 logger.error("worker %d does not answer and is ended", worker.job.number)
                 worker.kill()
                 await worker.ended.wait()

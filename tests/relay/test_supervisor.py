@@ -184,3 +184,11 @@ async def test_who_dies_while_it_is_replaced_has_one_successor(
         ready(system.started[2])
         await turns(lambda: system.started[1].heard() == ["retire"])
         assert system.started[2].heard() == []
+
+
+async def test_who_does_not_answer_is_ended(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for pause in ("_FIRST_PAUSE", "_PULSE", "_PATIENCE"):
+        monkeypatch.setattr(supervisor, pause, 0.0)
+    async with supervised(tmp_path) as relay:
+        await turns(lambda: system.started[0].returncode == -9)
+        await turns(lambda: len(system.started) > 1 and relay.ready)
