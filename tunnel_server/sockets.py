@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import socket
 from dataclasses import dataclass
 
 from tunnel_server.app import bind
-from tunnel_server.complaints import EXIT_NETWORK, CommandError
+from tunnel_server.complaints import EXIT_NETWORK, EXIT_USAGE, CommandError
 from tunnel_server.settings import Settings, check_plain
 from tunnel_server.systemd import listening_sockets
+
+logger = logging.getLogger(__name__)
+
+_NAMES = ("relay", "admin", "peer")  # that a socket unit may give
 
 
 @dataclass(slots=True)
@@ -37,14 +43,14 @@ async def open_sockets(settings: Settings) -> Sockets:
     Raises:
         CommandError: an address cannot be bound, or one that others can reach was handed in for plain connections.
     """
-    given = listening_sockets()
-    for one in given.get("relay") or given.get("unknown") or ():
+    given = _handed_in(settings)
+    for one in given.get("relay", ()):
         if one.family != socket.AF_UNIX:
             check_plain(settings, one.getsockname()[0])
     made: list[socket.socket] = []
     option, host, port = "--host or --port", settings.host, settings.port
     try:
-        public = given.get("relay") or given.get("unknown") or await bind(settings.host, settings.port)
+        public = given.get("relay") or await bind(settings.host, settings.port)
         made += public
         if settings.admin is not None:
             option, (host, port) = "--admin", settings.admin
@@ -67,6 +73,34 @@ async def open_sockets(settings: Settings) -> Sockets:
     for one in (*admin[1:], *peer[1:]):
         one.close()
     return Sockets(public, admin[0] if admin else None, peer[0] if peer else None)
+
+
+def _handed_in(settings: Settings) -> dict[str, list[socket.socket]]:
+    """Sockets of systemd by their name. Those of one unit that names nothing are the public ones, if no other is.
+
+    Raises:
+        CommandError: nobody can know which of several is the public one.
+    """
+    given = listening_sockets()
+    unnamed = [name for name in given if name == "unknown" or name.endswith(".socket")]
+    if "relay" not in given and len(unnamed) > 1:
+        for one in itertools.chain(*given.values()):
+            one.close()
+        raise CommandError(
+            "systemd hands in sockets of several units and does not say which is the relay's",
+            f"FileDescriptorName= of a socket unit is one of {', '.join(_NAMES)}",
+            EXIT_USAGE,
+        )
+    if "relay" not in given and unnamed:
+        given["relay"] = given.pop(unnamed[0])
+    used = [name for name in _NAMES if name != "peer" or settings.peer_files is not None]
+    for name in given.keys() - used:
+        logger.warning(
+            "a socket that systemd hands in as %s is not used; FileDescriptorName= is one of %s", name, ", ".join(used)
+        )
+        for one in given.pop(name):
+            one.close()
+    return given
 
 
 def shown(listening: socket.socket) -> str:

@@ -367,8 +367,7 @@ async def run(settings: Settings, arguments: list[str]) -> int:
         supervisor = Supervisor(settings, arguments, sockets, folder)
         try:
             await supervisor.start()
-            peer = None if settings.peer_files is None else sockets.peer
-            async with _peer_listener(peer, folder, settings.limits.connections):
+            async with _peer_listener(sockets.peer, folder, settings.limits.connections):
                 return await live(supervisor, sockets, settings.drain)
         finally:
             await supervisor.close()

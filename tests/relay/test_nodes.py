@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import os
 import secrets
 import shutil
@@ -10,12 +12,13 @@ import signal
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from .cluster_rig import PATIENCE, Node, Refused, eventually, load, node, opened, transaction, tunnel
 from .tls import Certificate, make_certificate
@@ -133,8 +136,12 @@ async def answer(port: int, owner: int, context: ssl.SSLContext | None, path: st
 
 
 async def test_only_nodes_are_let_in(certificate: Certificate, tmp_path: Path) -> None:
-    strangers = make_certificate(tmp_path)
-    async with two_nodes(certificate, workers=1) as (first, _):
+    for name in ("strangers", "late"):
+        (tmp_path / name).mkdir()
+    strangers = make_certificate(tmp_path / "strangers")
+    late = make_certificate(tmp_path / "late", expired=True)
+    files = files_of(tmp_path / "files", [certificate, late], certificate)
+    async with two_nodes(files, workers=1) as (first, _):
         port = first.ports["peers"]
         number = secrets.token_hex(16)
         owner = await opened(first.port, f"/cable/new/{number}")
@@ -146,6 +153,8 @@ async def test_only_nodes_are_let_in(certificate: Certificate, tmp_path: Path) -
         assert await answer(port, here, stranger, path, hop) == b"", "no certificate"
         stranger.load_cert_chain(strangers.cert, strangers.key)
         assert await answer(port, here, stranger, path, hop) == b"", "another authority's certificate"
+        stranger.load_cert_chain(late.cert, late.key)
+        assert await answer(port, here, stranger, path, hop) == b"", "a certificate that has expired"
         known = certificate.client_context()
         known.load_cert_chain(certificate.cert, certificate.key)
         for wrong in (
@@ -221,21 +230,126 @@ async def test_new_certificates_for_nodes(certificate: Certificate, tmp_path: Pa
             assert await owner.alive(guest)
 
 
-async def test_a_node_that_is_not_who_it_should_be(certificate: Certificate, tmp_path: Path) -> None:
-    """A listener with another authority's certificate gets no join, and the client 404."""
-    strangers = make_certificate(tmp_path)
-    asked = asyncio.Event()
+def files_of(folder: Path, authorities: Sequence[Certificate], shown: Certificate) -> Certificate:
+    """Files of a node that shows one certificate and believes some authorities."""
+    folder.mkdir(exist_ok=True)
+    made = Certificate(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    made.ca.write_bytes(b"".join(one.ca.read_bytes() for one in authorities))
+    shutil.copy(shown.cert, made.cert)
+    shutil.copy(shown.key, made.key)
+    return made
 
-    async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.set()
-        writer.close()
 
-    server = await asyncio.start_server(impostor, "127.0.0.1", 0, ssl=strangers.server_context())
+async def test_another_authority_for_nodes(certificate: Certificate, tmp_path: Path) -> None:
+    """A node goes over to another authority; the other one does not believe it, either way, until it is told."""
+    (tmp_path / "other").mkdir()
+    other = make_certificate(tmp_path / "other")
+    files = [files_of(tmp_path / name, [certificate], certificate) for name in ("first", "second")]
+    held, ports = zip(*(free_port() for _ in range(2)), strict=True)
+    options = ("--workers", "2", "--log-level", "info")
+    async with (
+        node(*options, *peer_options(1, ports[0], {2: ports[1]}, files[0])) as first,
+        node(*options, *peer_options(2, ports[1], {1: ports[0]}, files[1])) as second,
+    ):
+        for one in held:
+            one.close()
+
+        async def told(relay: Node, words: str) -> None:
+            relay.log.clear()
+            relay.process.send_signal(signal.SIGHUP)
+            await eventually(partial(relay.said, words))
+
+        async def passes(there: Node, here: Node) -> bool:
+            with contextlib.suppress(Refused):
+                await transaction(there.port, here.port)
+                return True
+            return False
+
+        async def both(believed: bool) -> bool:
+            """Whatever worker is asked."""
+            ways = ((first, second), (second, first))
+            return {await passes(*way) for way in ways for _ in range(6)} == {believed}
+
+        assert await both(True)
+        async with tunnel(first.port, second.port) as (owner, guest):
+            for nonsense in ("", "no authority at all"):
+                files[0].ca.write_text(nonsense)
+                await told(first, "certificates for peers cannot be used; the old one stays in use")
+                assert await both(True)
+            files_of(tmp_path / "second", [certificate, other], other)
+            await told(second, "new certificates are in use")
+            await eventually(partial(both, False))
+            files_of(tmp_path / "first", [certificate, other], certificate)
+            await told(first, "new certificates are in use")
+            await eventually(partial(both, True))
+            files_of(tmp_path / "first", [certificate], certificate)
+            await told(first, "new certificates are in use")
+            await eventually(partial(both, False))
+            assert await owner.alive(guest), "what was open goes on"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("wrong", ["nothing", "another authority", "another name", "another address", "expired"])
+async def test_a_node_that_is_not_who_it_should_be(
+    certificate: Certificate, tmp_path: Path, wrong: str, loop: str
+) -> None:
+    """Who answers with a wrong certificate gets no join, and the client 404."""
+    (tmp_path / "impostor").mkdir()
+    names: dict[str, list[x509.GeneralName]] = {
+        "another name": [x509.DNSName("relay.example")],
+        "another address": [x509.IPAddress(ipaddress.ip_address("127.0.0.2"))],
+    }
+    impostors = make_certificate(tmp_path / "impostor", *names.get(wrong, ()), expired=wrong == "expired")
+    believed = certificate if wrong == "another authority" else impostors
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def impostor() -> bool:
+            """Whether the request for a tunnel came."""
+            server.settimeout(PATIENCE)
+            with server.accept()[0] as connection:
+                connection.settimeout(PATIENCE)
+                assert connection.recv(3, socket.MSG_WAITALL) == b"\x02\0\0"
+                with contextlib.suppress(OSError):
+                    with impostors.server_context().wrap_socket(connection, server_side=True) as secure:
+                        return secure.recv(26) == b"GET /cable/connect/020000/"
+                return False
+
+        files = files_of(tmp_path / "files", [believed], certificate)
+        peer = {2: server.getsockname()[1]}
+        async with node(*peer_options(1, 0, peer, files), "--loop", loop) as relay:
+            asked = asyncio.ensure_future(asyncio.to_thread(impostor))
+            with pytest.raises(Refused, match="404"):
+                await opened(relay.port, f"/cable/connect/{2 << 16:06x}/{secrets.token_hex(16)}")
+            assert await asked == (wrong == "nothing")
+            if wrong == "nothing":
+                assert not relay.said("no TLS with the node")
+            else:
+                await eventually(lambda: relay.said("no TLS with the node"))
+
+
+async def test_a_node_that_does_not_answer(certificate: Certificate) -> None:
+    """The client gets 503 in time, and nothing is left of the call; nor when it goes before."""
+    silent: list[asyncio.StreamReader] = []
+
+    async def keeps_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        silent.append(reader)
+        with contextlib.suppress(OSError):
+            await reader.read()
+        silent.remove(reader)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(keeps_silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
+    path = f"/cable/connect/{2 << 16:06x}/{secrets.token_hex(16)}"
     async with server, node(*peer_options(1, 0, {2: port}, certificate)) as relay:
-        with pytest.raises(Refused, match="404"):
-            await opened(relay.port, f"/cable/connect/{2 << 16:06x}/{secrets.token_hex(16)}")
-    assert not asked.is_set()
+        hasty = asyncio.ensure_future(opened(relay.port, path))
+        await eventually(lambda: len(silent) == 1)
+        hasty.cancel()
+        await eventually(lambda: not silent)
+        with pytest.raises(Refused, match="503"):
+            await opened(relay.port, path)
+        await eventually(lambda: not silent)
+        await relay.until(connections=0)
 
 
 async def test_joins_in_a_circle_end(certificate: Certificate) -> None:

@@ -31,8 +31,8 @@ class Certificate:
         return ssl.create_default_context(cafile=self.ca)
 
 
-def make_certificate(folder: Path) -> Certificate:
-    """Make an authority and a certificate in `folder`."""
+def make_certificate(folder: Path, *names: x509.GeneralName, expired: bool = False) -> Certificate:
+    """Make an authority and a certificate in `folder`; it is called `names`, if there are any."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away authority")])
     now = datetime.datetime.now(datetime.UTC)
@@ -53,11 +53,13 @@ def make_certificate(folder: Path) -> Certificate:
         .add_extension(usage, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    loopback = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    if expired:
+        now -= datetime.timedelta(days=2)
     leaf = (
         builder(x509.Name([]), key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names or loopback), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     files = Certificate(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
