@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 _STOP_GRACE = 1.0  # s; for last bytes when the whole server stops
 _BACKLOG = 1024
+_UNSENT = 128 * 1024
+"""Bytes that the kernel keeps for a side that does not read. Left alone it takes 4 MiB, more than a tunnel ever has, so
+that nobody would ever stall."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +98,7 @@ class Server:
         if listening.family == socket.AF_UNIX:
             listener.server = await self._loop.create_unix_server(make, sock=listening, backlog=_BACKLOG)
         else:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)  # what is accepted inherits it
             listener.server = await self._loop.create_server(make, sock=listening, backlog=_BACKLOG)
         self._listeners.append(listener)
 

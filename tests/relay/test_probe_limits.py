@@ -159,6 +159,17 @@ def test_a_reader_that_stalls_is_cut_and_the_other_side_is_told() -> None:
         works(relay)
 
 
+def test_a_reader_stalls_with_what_one_side_may_send() -> None:
+    """All of it would fit into the buffer that Linux gives a socket."""
+    with running("--stall", SOON) as relay:
+        tunnel = tunnel_id()
+        owner = Peer(relay.narrow())
+        guest = relay.join(owner.ask(new_path(tunnel)).one("x-cable-routing-id"), tunnel)
+        guest.send(*(frame(BINARY, bytes(131072)) for _ in range(8)))
+        assert guest.frame() == (CLOSE, struct.pack("!H", 1008))
+        works(relay)
+
+
 # ---- how many
 
 
