@@ -265,6 +265,8 @@ def settings_of(given: dict[str, Any], *, worker: int | None = None) -> Settings
         **values,
     )
     check(settings)
+    if worker is None:
+        settings.warn_of_dates()
     return settings
 
 

@@ -10,8 +10,11 @@ import resource
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
 
 from tunnel_server.client_address import Network
 from tunnel_server.complaints import EXIT_USAGE, CommandError
@@ -55,6 +58,20 @@ class Settings:
             CommandError: the certificate or its key cannot be used.
         """
         return None if self.cert is None or self.key is None else _tls(self.cert, self.key)
+
+    def warn_of_dates(self) -> None:
+        """Log a warning where clients will refuse the certificate today; it is used all the same."""
+        if self.cert is None:
+            return
+        try:
+            leaf = x509.load_pem_x509_certificate(self.cert.read_bytes())
+        except ValueError:  # stricter than OpenSSL, which has taken it
+            return
+        now = datetime.now(UTC)
+        if now > leaf.not_valid_after_utc:
+            logger.warning("the certificate expired on %s; renew it, then send SIGHUP", leaf.not_valid_after_utc.date())
+        elif now < leaf.not_valid_before_utc:
+            logger.warning("the certificate is valid from %s on; look at the clock", leaf.not_valid_before_utc.date())
 
     def peer_contexts(self) -> PeerContexts | None:
         """Fresh TLS between nodes from the files as they are now; None without peers.
@@ -107,7 +124,7 @@ class Settings:
             soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < wanted:
-            connections = max(1, (soft - SPARE_FILES) // each)
+            connections = max(1, (soft - SPARE_FILES) // each, soft // (2 * each))
             logger.warning("only %d connections at once: the system allows %d open files", connections, soft)
             return replace(self, limits=replace(self.limits, connections=connections))
         return self
@@ -165,16 +182,31 @@ def _tls(cert: Path, key: Path) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0  # hardly anybody comes back, and each ticket costs time and memory
+    chain = secret = b""
     try:
+        chain, secret = cert.read_bytes(), key.read_bytes()  # OpenSSL does not say which one cannot be read
         # An empty password: a key that needs one must fail here and not ask on a terminal that nobody watches.
         context.load_cert_chain(cert, key, password="")
     except (OSError, ValueError) as exc:
         raise CommandError(
-            "the certificate and its key cannot be used",
+            f"the certificate and its key cannot be used ({_fault(cert, chain, key, secret, exc)})",
             "give a readable certificate chain and the unencrypted key that belongs to it, both as PEM",
             EXIT_USAGE,
         ) from exc
     return context
+
+
+def _fault(cert: Path, chain: bytes, key: Path, secret: bytes, exc: OSError | ValueError) -> str:
+    """What is wrong with two files of which OpenSSL says little: who reads it needs to know which one to look at."""
+    if isinstance(exc, OSError) and exc.filename:
+        return f"{exc.filename}: {(exc.strerror or 'no reason given').lower()}"
+    if b"-----BEGIN CERTIFICATE-----" not in chain:
+        return f"{cert} holds no certificate"
+    if b"PRIVATE KEY-----" not in secret:
+        return f"{key} holds no private key"
+    if b"ENCRYPTED" in secret:
+        return f"{key} is encrypted"
+    return "they do not belong together" if getattr(exc, "reason", None) == "KEY_VALUES_MISMATCH" else "broken PEM"
 
 
 def log_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

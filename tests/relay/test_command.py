@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import secrets
 import signal
 import socket
@@ -12,16 +13,23 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from tunnel_server.__main__ import command, parse
+from tunnel_server.complaints import CommandError
 from tunnel_server.relay import Limits
 
+from .cluster_rig import eventually
 from .tls import Certificate
 
 READY = re.compile(r"listening on (127\.0\.0\.1|\[::1\]|0\.0\.0\.0):(\d+)\n")
@@ -106,13 +114,73 @@ def test_every_limit_is_an_option_with_its_default() -> None:
         (["--cert", "cert.pem"], "--cert and --key belong together"),
         (["--key", "key.pem"], "--cert and --key belong together"),
         (["--cert", "c", "--key", "k", "--plain"], "--plain and --cert exclude each other"),
-        (["--cert", "absent.pem", "--key", "absent.pem"], "the certificate and its key cannot be used"),
+        (
+            ["--cert", "absent", "--key", "x"],
+            "the certificate and its key cannot be used (absent: no such file or directory)",
+        ),
     ],
 )
 def test_usage(options: list[str], error: str) -> None:
     result = CliRunner().invoke(command, options)
     assert str(result.exception) == error
     assert getattr(result.exception, "exit_code", None) == 2
+
+
+def test_files_that_are_no_good_are_told_apart(certificate: Certificate, tmp_path: Path) -> None:
+    def said(cert: Path, key: Path) -> str:
+        with pytest.raises(CommandError, match="its key cannot be used") as caught:
+            parse(["--cert", str(cert), "--key", str(key)])
+        return str(caught.value).partition("(")[2][:-1]
+
+    cert, key, other, junk = certificate.cert, certificate.key, tmp_path / "other", tmp_path / "junk"
+    private = ec.generate_private_key(ec.SECP256R1())
+    locked = serialization.BestAvailableEncryption(b"x")
+    for path, lock in ((other, serialization.NoEncryption()), (tmp_path / "locked", locked)):
+        path.write_bytes(private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock))
+    junk.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    assert said(cert, other) == "they do not belong together"
+    assert said(cert, tmp_path / "locked") == f"{tmp_path / 'locked'} is encrypted"
+    assert said(key, cert) == f"{key} holds no certificate"
+    assert said(cert, cert) == f"{cert} holds no private key"
+    assert said(tmp_path, key) == f"{tmp_path}: is a directory"
+    assert said(junk, key) == "broken PEM"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "words"),
+    [
+        (-2, -1, "the certificate expired on {last}; renew it, then send SIGHUP"),
+        (1, 2, "the certificate is valid from {first} on; look at the clock"),
+        (-1, 1, None),
+    ],
+)
+def test_a_certificate_of_another_day(
+    first: int,
+    last: int,
+    words: str | None,
+    certificate: Certificate,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = serialization.load_pem_private_key(certificate.key.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    today = datetime.now(UTC)
+    begins, ends = today + timedelta(first), today + timedelta(last)
+    name = x509.Name([])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, begins, ends).sign(key, hashes.SHA256())
+    cert = tmp_path / "cert.pem"
+    cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    parse(["--cert", str(cert), "--key", str(certificate.key)])
+    expected = words and f"tunnel-server: WARNING: {words.format(first=begins.date(), last=ends.date())}\n"
+    assert capsys.readouterr().err == (expected or "")
+
+
+def test_a_few_descriptors_are_enough_for_some_tunnels(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = parse([])
+    for allowed, connections in ((64, 32), (256, 128), (1024, 896)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))
+        monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+        assert settings.with_file_limit().limits.connections == connections
 
 
 @pytest.mark.parametrize("limit", ["--max-tunnels", "--new-per-minute", "--addresses"])
@@ -167,8 +235,7 @@ async def test_it_serves_though_nobody_can_be_told(redirection: str, workers: st
     options = f"--port {port} --admin 127.0.0.1:{admin} --workers {workers} --log-level debug"
     process = await asyncio.create_subprocess_shell(f"exec {sys.executable} -m tunnel_server {options} {redirection}")
     try:
-        while process.returncode is None and not await is_ready(admin):  # the time-out of the test is the limit
-            await asyncio.sleep(0.05)
+        await eventually(lambda: is_ready(admin))
         path = f"ws://127.0.0.1:{port}/cable/new/{32 * 'A'}"
         async with connect(path, proxy=None, subprotocols=[Subprotocol("fido.cable")]):
             pass

@@ -263,7 +263,10 @@ def test_check_config(tmp_path: Path) -> None:
     [
         ("port = 'x'", ":1: port: must be a whole number"),
         ('host = "0.0.0.0"', "plain connections are for this machine only"),
-        ('cert = "absent.pem"\nkey = "absent.pem"', "the certificate and its key cannot be used"),
+        (
+            'cert = "absent.pem"\nkey = "absent.pem"',
+            "the certificate and its key cannot be used (absent.pem: no such file or directory)",
+        ),
         ('\nnodes = ["a"]', ":2: nodes: a is not NAME=HOST:PORT,ID or NAME=HOST:PORT,ID,ADMIN-PORT"),
         ('nodes = ["a=h:1,1", "b=h:2,1"]', ":1: nodes: two nodes have the id 1"),
         ("nodes = [1]", ":1: nodes: must be a list of texts in quotes"),
