@@ -12,8 +12,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_PROXY_HEADER = 4096  # fixed part, addresses and a few extensions (a TLS name, an id)
 
-_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-_FIXED = len(_SIGNATURE) + 4
+PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"  # the PROXY protocol, section 2.2
+_FIXED = len(PROXY_SIGNATURE) + 4
 _LOCAL, _PROXY = 0x20, 0x21  # version 2, and the command
 _FAMILIES = {0x11: (4, 12), 0x21: (16, 36)}  # TCP over IPv4, IPv6: size of one address, of both with their ports
 
@@ -42,7 +42,7 @@ def read_proxy_header(data: bytes | bytearray) -> tuple[int, str | None] | None:
     Raises:
         BadProxyHeader
     """
-    if data[: len(_SIGNATURE)] != _SIGNATURE[: len(data)]:
+    if data[: len(PROXY_SIGNATURE)] != PROXY_SIGNATURE[: len(data)]:
         raise BadProxyHeader("no PROXY header")
     if len(data) < _FIXED:
         return None

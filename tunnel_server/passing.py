@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 
 from hybrid.protocol.tunnel import path_of
+from tunnel_server.client_address import PROXY_SIGNATURE
 from tunnel_server.foreign import ForeignJoin
 
 HOPS_HEADER = b"x-tunnel-hops"
@@ -24,7 +25,6 @@ _KEPT = (
     (b"sec-websocket-key", b"Sec-WebSocket-Key"),
     (b"sec-websocket-protocol", b"Sec-WebSocket-Protocol"),
 )
-_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 
 
 def request(join: ForeignJoin, *, proxy_protocol: bool) -> bytes:
@@ -42,12 +42,12 @@ def request(join: ForeignJoin, *, proxy_protocol: bool) -> bytes:
 def proxy_header(client: str | None) -> bytes:
     """PROXY header of version 2 for a client's address; None: we speak for ourselves."""
     if client is None:
-        return _SIGNATURE + b"\x20\x00\x00\x00"
+        return PROXY_SIGNATURE + b"\x20\x00\x00\x00"
     source = ipaddress.ip_address(client.partition("%")[0])
     nowhere = type(source)(0)
     addresses = source.packed + nowhere.packed + bytes(4)  # nobody reads where to, nor the ports
     family = b"\x11" if source.version == 4 else b"\x21"
-    return _SIGNATURE + b"\x21" + family + len(addresses).to_bytes(2, "big") + addresses
+    return PROXY_SIGNATURE + b"\x21" + family + len(addresses).to_bytes(2, "big") + addresses
 
 
 class Answer:
