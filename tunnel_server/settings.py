@@ -118,7 +118,8 @@ class Settings:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
             return self
-        each = 2 if self.cluster else 1  # a join that is passed on holds the owner's end too
+        # A join whose bytes are passed on holds the owner's end too; plain ones are given away to workers.
+        each = 2 if self.peers or (self.workers > 1 and self.cert is not None) else 1
         wanted = each * self.limits.connections + SPARE_FILES
         if soft < wanted:
             soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
