@@ -30,7 +30,7 @@ guest_packages=(bash coreutils grep sed util-linux mount iproute2 kmod dbus dbus
 # bluetooth itself, the way in for virtual controllers, and the ciphers without which the kernel refuses to pair or bluetoothd
 # to resolve addresses ("Unable to create ECDH crypto context"); overlay gives the tests a tree that they can write to.
 guest_modules=(bluetooth hci_vhci overlay cmac ecb ctr ccm hmac aes_generic sha256_generic sha512_generic drbg
-  jitterentropy_rng ecdh_generic af_alg algif_hash algif_skcipher)
+  ecdh_generic af_alg algif_hash algif_skcipher)
 initrd_modules=(virtio_pci virtio_blk virtio_rng ext4 crc32c_generic 9pnet_virtio 9p)
 test_requirements=(pytest pytest-asyncio pytest-timeout)
 
@@ -170,7 +170,7 @@ configure() {
   echo 0123456789abcdef0123456789abcdef | tee "$root/etc/machine-id" > "$root/var/lib/dbus/machine-id"
   install -D -m 644 -t "$root/opt/radio" "$vm"/guest/*.py
   install -m 755 "$vm/guest/radio-init" "$root/sbin/radio-init"
-  copy_modules "$root" "${guest_modules[@]}" >/dev/null
+  copy_modules "$root" "${guest_modules[@]}" | sed 's|.*/||; s|\.ko.*||' > "$root/opt/radio/modules"
   cp "$kernel/lib/modules/$kernel_version"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$kernel_version/"
   depmod -b "$root" "$kernel_version"
 }

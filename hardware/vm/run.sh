@@ -79,7 +79,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 setpriv --pdeathsig TERM timeout -k 5 $((limit + 120)) setpriv --pdeathsig KILL \
   qemu-system-x86_64 "${processor[@]}" -smp "${SMP:-1}" -m "${MEM:-512}" -M q35 -nodefaults -no-user-config -no-reboot -display none \
-  -kernel "$BUILD/vmlinuz" -initrd "$BUILD/initrd.gz" -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr" \
+  -kernel "$BUILD/vmlinuz" -initrd "$BUILD/initrd.gz" -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check" \
   -serial stdio -drive "if=none,id=root,file=${BUILD//,/,,}/root.ext4,format=raw,snapshot=on,cache=unsafe" -device virtio-blk-pci,drive=root \
   -object rng-random,id=random,filename=/dev/urandom -device virtio-rng-pci,rng=random \
   "${shares[@]}" </dev/null &

@@ -1,0 +1,1 @@
+"""The relay under a running systemd, in a VM."""
