@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 from datetime import UTC, datetime
+from typing import TextIO
 
 FORMATS = ("text", "json")
 
@@ -33,10 +35,27 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class Impatient(logging.StreamHandler[TextIO]):
+    """Loses a line where nobody reads: waiting for a full pipe, everybody's tunnels would wait too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._takes_more():
+            super().emit(record)
+
+    def _takes_more(self) -> bool:
+        try:
+            number = self.stream.fileno()
+        except (AttributeError, OSError):  # no stream, or one without a file
+            return True
+        poll = select.poll()
+        poll.register(number, select.POLLOUT)
+        return bool(poll.poll(0))
+
+
 def set_up(level: str, form: str, *, worker: int | None = None) -> None:
     """Log from `level` on in one of `FORMATS`. `worker`: whose lines they are, if there are several."""
     name = "tunnel-server" if worker is None else f"tunnel-server[{worker}]"
-    handler = logging.StreamHandler()
+    handler = Impatient()
     handler.setFormatter(
         JsonLines(worker) if form == "json" else logging.Formatter(f"{name}: %(levelname)s: %(message)s")
     )

@@ -126,7 +126,10 @@ class Settings:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < wanted:
             connections = max(1, (soft - SPARE_FILES) // each, soft // (2 * each))
-            logger.warning("only %d connections at once: the system allows %d open files", connections, soft)
+            # Half of what nobody asked for is no reason to worry anybody.
+            harmless = self.limits.connections == Limits().connections <= 2 * connections
+            level = logging.INFO if harmless else logging.WARNING
+            logger.log(level, "only %d connections at once: the system allows %d open files", connections, soft)
             return replace(self, limits=replace(self.limits, connections=connections))
         return self
 

@@ -175,12 +175,28 @@ def test_a_certificate_of_another_day(
     assert capsys.readouterr().err == (expected or "")
 
 
-def test_a_few_descriptors_are_enough_for_some_tunnels(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = parse([])
-    for allowed, connections in ((64, 32), (256, 128), (1024, 896)):
-        monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))
-        monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
-        assert settings.with_file_limit().limits.connections == connections
+@pytest.mark.parametrize(
+    ("options", "allowed", "connections", "warned"),
+    [
+        ([], 64, 32, True),
+        ([], 256, 128, True),
+        ([], 8000, 7872, True),
+        ([], 9000, 8872, False),
+        (["--max-connections", "9000"], 9000, 8872, True),
+    ],
+)
+def test_few_descriptors_are_enough_for_some_tunnels(
+    options: list[str],
+    allowed: int,
+    connections: int,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, allowed))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    assert parse(options).with_file_limit().limits.connections == connections
+    assert (f"only {connections} connections at once" in capsys.readouterr().err) == warned
 
 
 @pytest.mark.parametrize("limit", ["--max-tunnels", "--new-per-minute", "--addresses"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -64,3 +65,17 @@ def test_json_from_the_start(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("asyncio").info("an address")
     logging.getLogger("tunnel_server").warning("a word")
     assert json.loads(capsys.readouterr().err)["message"] == "a word"
+
+
+def test_a_line_is_lost_rather_than_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb", 0) as ours, open(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        set_up("info", "text")
+        for number in range(5000):
+            logging.getLogger("tunnel_server.app").info("line %d", number)
+        taken = ours.read(1 << 20)
+        assert taken.startswith(b"tunnel-server: INFO: line 0\n")
+        assert taken.endswith(b"\n")
+        logging.getLogger("tunnel_server.app").info("once more")
+        assert ours.read(1 << 20) == b"tunnel-server: INFO: once more\n"
