@@ -32,7 +32,7 @@ test:
 	@.venv/bin/python -m scripts.run_tests test
 
 soak:
-	@scripts/setup test
+	@scripts/setup soak
 	@.venv/bin/python -m scripts.run_tests soak --seconds $(SECONDS_EACH)
 
 bench:

@@ -34,6 +34,10 @@ CHECKS = {
     "import contracts": ("lint-imports",),
 }
 VM_PROGRAMS = ("qemu-system-x86_64", "busybox", "cpio", "modprobe", "mke2fs", "flock", "xz", "apt-get")
+RELAY_RIGS = {  # they need root, and programs
+    "relay under systemd": ("hardware/systemd/try.sh", "mmdebstrap", "cpio", "flock", "qemu-system-x86_64"),
+    "relay in a container": ("hardware/container/try.sh", "mmdebstrap", "buildah", "runc"),
+}
 FUZZ_SECONDS = 3
 
 
@@ -108,6 +112,7 @@ def main() -> int:
             os.environ["HYBRID_SOAK"] = "1"
             pytest(totals, "soak", "-m", "soak or hypothesis", "--timeout", "0")
             radio_vms(totals)
+            relay_rigs(totals)
             part(totals, "fuzzing", sys.executable, "-m", "tests.fuzz", "--seconds", str(options.seconds))
     for figure in totals.figures:
         print(figure)
@@ -154,6 +159,19 @@ def radio_vms(totals: Totals, *options: str) -> None:
         totals.add_junit(junit, f"vm/{junit.parent.name}/")
     if status and totals.failed == before:
         totals.add_part("radio VMs", False)
+
+
+def relay_rigs(totals: Totals) -> None:
+    """The relay as Debian's systemd and a container's runtime start it."""
+    os.environ["PYTHON"] = sys.executable
+    for name, (script, *programs) in RELAY_RIGS.items():
+        missing = [program for program in programs if shutil.which(program) is None]
+        if missing or os.geteuid() != 0:
+            reason = f"not installed: {' '.join(missing)}" if missing else "not root"
+            print(f"{name}: skipped, {reason}", flush=True)
+            totals.skipped += 1
+        else:
+            part(totals, name, script)
 
 
 def run(name: str, *command: str) -> int:
