@@ -10,6 +10,7 @@ import re
 from binascii import b2a_base64
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha1
 from http import HTTPStatus
 
@@ -173,6 +174,7 @@ def accept(key: bytes, routing_id: bytes | None) -> bytes:
     return _ACCEPTED + digest + _ROUTING_ID + routing_id.hex().upper().encode() + b"\r\n\r\n"
 
 
+@lru_cache
 def refuse(status: int, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
     """A whole answer that ends the connection, with one line of plain text."""
     reason = f"{status} {HTTPStatus(status).phrase}"
