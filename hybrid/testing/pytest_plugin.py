@@ -9,8 +9,9 @@ then names what is missing with the command that installs it. ::
         assert hybrid_phone.approve().succeeded
         assert hybrid_page.text("#account") == "ada"
 
-When a test that uses them fails, the screen at each stage and Chromium's own account of it are kept in a folder of
-``--hybrid-pictures`` that its report names.
+What the rig tells a test, that something is not installed or that no code appears, stands right below the test's own
+line; ``--full-trace`` shows how it came to that. When a test that uses the fixtures fails, the screen at each stage and
+Chromium's own account of it are kept in a folder of ``--hybrid-pictures`` that its report names.
 """
 
 from __future__ import annotations
@@ -18,12 +19,18 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import pytest
 
+from hybrid.errors import HybridError
+
 if TYPE_CHECKING:
     from hybrid.testing.browser import Browser, BrowserOptions, Page, Phone
+
+_OURS = "hybrid.testing."
+_NOBODYS = re.compile(r"_pytest|pluggy|pytest_\w+|contextlib$")  # what calls a test or a fixture, or enters a context
 
 _LOG_MARK = pytest.StashKey[int]()
 
@@ -82,8 +89,14 @@ def hybrid_phone(hybrid_browser: Browser, hybrid_page: Page, request: pytest.Fix
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep what can be seen when a test fails, before its fixtures end."""
+    """Tell what the rig says, and keep what can be seen when a test fails, before its fixtures end."""
+    told = None if item.config.getoption("fulltrace") else call.excinfo
+    before = None if told is None else _before_the_rig(told)
+    if told is not None and before is not None:
+        call.excinfo = pytest.ExceptionInfo.from_exception(told.value.with_traceback(before))
     report = yield
+    if told is not None and before is None and report.failed:
+        report.longrepr = told.getrepr(style="value")
     browser: Browser | None = getattr(item, "funcargs", {}).get("hybrid_browser")
     if call.when != "teardown" and report.failed and browser is not None:  # ceremonies are in fixtures, too
         folder = Path(item.config.getoption("--hybrid-pictures")) / re.sub(r"[^\w.-]+", "-", item.nodeid)
@@ -96,3 +109,26 @@ def pytest_runtest_makereport(
             report.sections.append(("chromium's FIDO log", log.text))
             report.sections.append(("screen at each stage", str(folder)))
     return report
+
+
+def _before_the_rig(told: pytest.ExceptionInfo[BaseException]) -> TracebackType | None:
+    """How a test or a fixture came to call the rig; None if pytest itself did. All of the traceback for what is not
+    said by the rig to its user."""
+    if not told.errisinstance((HybridError, TimeoutError)):
+        return told.tb
+    before: list[TracebackType] = []
+    entry: TracebackType | None = told.tb
+    while entry is not None and not _module(entry).startswith(_OURS):
+        before.append(entry)
+        entry = entry.tb_next
+    if entry is None:
+        return told.tb
+    trace = None
+    for past in reversed(before):
+        if not _NOBODYS.match(_module(past)):
+            trace = TracebackType(trace, past.tb_frame, past.tb_lasti, past.tb_lineno)
+    return trace
+
+
+def _module(entry: TracebackType) -> str:
+    return str(entry.tb_frame.f_globals.get("__name__"))

@@ -25,6 +25,7 @@ from hybrid.events import RequestReceived
 from hybrid.testing.browser import Browser, BrowserOptions, NoCode, Page, PageError, Phone, ProgramFailed, open_browser
 from hybrid.testing.browser import chromium as chromium_module
 from hybrid.testing.browser import place as place_module
+from hybrid.testing.browser.devtools import DevToolsError
 from hybrid.testing.browser.phone import Approve, Ignore
 from tests.browser.relying_party import RelyingParty
 
@@ -60,7 +61,29 @@ def test_click_fill_and_read(page: Page) -> None:
 
 
 def test_a_tab_that_the_test_has_closed(page: Page) -> None:
+    waiting = page.begin("new Promise(() => {})")
     page.close()  # and the fixture does it again
+    told = r"this tab is closed; Browser\.new_page\(\) opens another"
+    with pytest.raises(DevToolsError, match=told):
+        waiting.result(10)
+    with pytest.raises(DevToolsError, match=told):
+        page.evaluate("1")
+
+
+def test_a_test_that_has_closed_the_first_tab(browser: Browser, page: Page) -> None:
+    browser.page.close()
+    browser.tidy_up()
+    assert browser.page.evaluate("location.href") == "about:blank"
+
+
+def test_a_test_that_has_closed_every_tab(browser: Browser, page: Page, origin: str) -> None:
+    browser.page.close()
+    page.close()
+    another = browser.new_page()
+    another.goto(origin)
+    another.close()
+    browser.tidy_up()
+    assert browser.page.evaluate("1") == 1
 
 
 def test_nothing_but_this_machine_can_be_reached(page: Page) -> None:

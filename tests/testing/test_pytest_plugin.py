@@ -58,21 +58,48 @@ def test_any_chromium_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_programs()["chromium"] == "/bin/chromium-browser"
 
 
-@pytest.mark.slow
-def test_a_fixture_names_what_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(
-        "from hybrid.testing.browser import programs\nprograms.MODULES = ('no_such_module',)\n"
-    )
-    (tmp_path / "test_it.py").write_text("def test_it(hybrid_page):\n    pass\n")
+def failures_of(folder: Path, test: str, *options: str) -> str:
+    """What pytest shows of a test file that fails, on a machine that lacks a part of the rig."""
+    lacking = "from hybrid.testing.browser import programs\nprograms.MODULES = ('no_such_module',)\n"
+    (folder / "conftest.py").write_text(lacking)
+    (folder / "test_it.py").write_text(test)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
-    assert 'pip install "fido-hybrid[browser]"' in done.stdout
+    return done.stdout.partition("test_it _____")[2].partition("short test summary")[0]
+
+
+NEEDS = 'the browser rig needs the extra browser: pip install "fido-hybrid[browser]"'
+
+
+@pytest.mark.slow
+def test_a_fixture_names_what_is_missing(tmp_path: Path) -> None:
+    """And nothing else: how it found out is of no use to anybody who reads it."""
+    shown = failures_of(tmp_path, "def test_it(hybrid_page):\n    pass\n")
+    assert [line for line in shown.splitlines() if line.strip("_= ")] == [NEEDS]
+
+
+@pytest.mark.slow
+def test_what_the_rig_says_stands_below_the_line_of_the_test(tmp_path: Path) -> None:
+    test = "from hybrid.testing.browser import open_browser\n\ndef test_it():\n    with open_browser():\n        pass\n"
+    shown = failures_of(tmp_path, test)
+    assert f">       with open_browser():\nE       hybrid.testing.browser.programs.MissingParts: {NEEDS}" in shown
+    assert "find_programs" not in shown
+    assert "find_programs" in failures_of(tmp_path, test, "--full-trace")
+
+
+@pytest.mark.slow
+def test_a_mistake_of_the_rig_is_shown_whole(tmp_path: Path) -> None:
+    test = "from hybrid.testing.browser import PageOutcome\n\n"
+    test += "def test_it():\n    PageOutcome({}, None, '', 0).extensions\n"
+    shown = failures_of(tmp_path, test)
+    assert "KeyError: 'clientExtensionResults'" in shown
+    assert "page.py:" in shown
 
 
 @pytest.mark.parametrize("path", ["docs/browser.md", "examples/cross_device/github-actions.yml", "scripts/setup"])

@@ -43,7 +43,7 @@ class Browser:
         targets = background.run(place.devtools.call("Target.getTargets"))["targetInfos"]
         first = next(target["targetId"] for target in targets if target["type"] == "page")
         self.page = self._attach(first)
-        """The first tab."""
+        """The first tab; after a test that closed it, `tidy_up` has opened another."""
 
     @property
     def devtools_url(self) -> str:
@@ -90,6 +90,8 @@ class Browser:
     def tidy_up(self) -> None:
         """Be as new for the next test: phones put away, everything on and up, nothing stored for any website."""
         self._mark = self.log.size
+        if self.page.is_closed:
+            self.page = self.new_page()
         self._background.run(self._tidy_up())
 
     async def _tidy_up(self) -> None:

@@ -19,6 +19,9 @@ from hybrid.errors import HybridError
 
 CALL_TIMEOUT = 30.0
 
+_GONE = "the browser is gone: it has crashed, or somebody closed its last tab; Browser.page can stay open"
+_CLOSED = "this tab is closed; Browser.new_page() opens another"
+
 
 class DevToolsError(HybridError):
     """The browser refuses a command, or is gone."""
@@ -34,24 +37,28 @@ class DevTools:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._answers: dict[int, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
+        self._ended: set[str] = set()
 
     async def call(
         self, method: str, session: str = "", *, limit: float | None = CALL_TIMEOUT, **parameters: Any
     ) -> dict[str, Any]:
         """Call a method of the browser, or of one target if `session` is given. Raises `DevToolsError`."""
+        if session in self._ended:
+            raise DevToolsError(f"{method}: {_CLOSED}")
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
         if session:
             message["sessionId"] = session
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        answer = asyncio.get_running_loop().create_future()
+        self._answers[number] = (session, answer)
         try:
             async with asyncio.timeout(limit):
                 await self._socket.send(json.dumps(message))
                 result: dict[str, Any] = await answer
                 return result
         except ConnectionClosed as error:
-            raise DevToolsError(f"{method}: the browser is gone") from error
+            raise DevToolsError(f"{method}: {_GONE}") from error
         except TimeoutError as error:
             raise DevToolsError(f"{method}: no answer within {limit:g} s") from error
         finally:
@@ -62,12 +69,25 @@ class DevTools:
         with contextlib.suppress(ConnectionClosed):
             async for text in self._socket:
                 self._answered(json.loads(text))
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(DevToolsError("the browser is gone"))
+        for session in {session for session, _ in self._answers.values()}:
+            self._fail(session, _GONE)
+
+    def has_ended(self, session: str) -> bool:
+        """Whether its tab is closed."""
+        return session in self._ended
+
+    def _fail(self, session: str, why: str) -> None:
+        """Whoever waits for an answer in a session waits in vain."""
+        for asked_in, answer in self._answers.values():
+            if asked_in == session and not answer.done():
+                answer.set_exception(DevToolsError(why))
 
     def _answered(self, message: dict[str, Any]) -> None:
-        answer = self._answers.get(message.get("id", 0))  # events have none
+        if message.get("method") == "Target.detachedFromTarget":
+            session = message["params"]["sessionId"]
+            self._ended.add(session)
+            self._fail(session, _CLOSED)
+        _, answer = self._answers.get(message.get("id", 0), ("", None))  # events have none
         if answer is None or answer.done():
             return
         if "error" in message:

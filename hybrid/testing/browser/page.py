@@ -20,7 +20,7 @@ from hybrid.errors import HybridError
 from hybrid.testing.browser.background import Background
 from hybrid.testing.browser.devtools import DevTools, DevToolsError
 from hybrid.testing.browser.fido_log import FidoLog, LogReport
-from hybrid.testing.browser.patience import INTERVAL, wait_until
+from hybrid.testing.browser.patience import INTERVAL, wait_for, wait_until
 
 WAIT = 20.0
 """Seconds that a page gets for what it is waited for."""
@@ -260,10 +260,23 @@ class Page:
         """Forget cookies and storage of every website that the browser has seen."""
         await self._devtools.call("Storage.clearDataForOrigin", self._session, origin="*", storageTypes="all")
 
+    @property
+    def is_closed(self) -> bool:
+        return self._devtools.has_ended(self._session)
+
     def close(self) -> None:
-        """Close the tab. Nothing happens if it is closed already."""
-        with contextlib.suppress(DevToolsError):
-            self._background.run(self._devtools.call("Target.closeTarget", targetId=self.target))
+        """Close the tab. Nothing happens if it is closed already; in the place of the last tab comes an empty one,
+        without which the browser would end."""
+        if not self.is_closed:
+            self._background.run(self._close())
+
+    async def _close(self) -> None:
+        targets = (await self._devtools.call("Target.getTargets"))["targetInfos"]
+        if all(target["type"] != "page" or target["targetId"] == self.target for target in targets):
+            await self._devtools.call("Target.createTarget", url="about:blank", background=True)
+        with contextlib.suppress(DevToolsError):  # the page may close itself at this moment
+            await self._devtools.call("Target.closeTarget", targetId=self.target)
+        await wait_for(lambda: self.is_closed or None, WAIT)
 
 
 async def attach(background: Background[Any], devtools: DevTools, log: FidoLog, target: str) -> Page:
