@@ -133,8 +133,9 @@ def cli() -> None:
     """Use a phone's passkey from this computer, be the phone, or try both against each other.
 
     \b
-    Exit codes: 0 success, 1 a bug, 2 usage, 3 declined, 4 no passkey, 5 time-out, 6 Bluetooth,
-    7 network, 8 protocol, 9 already registered, 10 the phone left without an answer, 130 Ctrl-C.
+    Exit codes: 0 success, 1 a bug, 2 usage, 3 declined, 4 no passkey,
+    5 time-out, 6 Bluetooth, 7 network, 8 protocol, 9 already registered,
+    10 the phone left without an answer, 130 Ctrl-C.
     """
 
 
