@@ -380,6 +380,7 @@ class Connection(asyncio.Protocol):
                     logger.debug("a side of a tunnel broke the rules: %d", code)
                     server.apply(relay.broke_rules(number, code, server.now()))
                     self._end_stream()
+        server.apply(relay.read(number, reader.frames, server.now()))
         if not reader.empty and self._stage is not _DONE:
             self._reader = reader
             server.apply(relay.unfinished(number, reader.announced, reader.held, server.now()))

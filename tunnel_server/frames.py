@@ -145,7 +145,7 @@ class FrameReader:
     more than one unfinished message, one unfinished control frame and what `feed` was given last.
     """
 
-    __slots__ = ("_at", "_buffer", "_finished", "_limit", "_message", "_unmask", "announced")
+    __slots__ = ("_at", "_buffer", "_finished", "_limit", "_message", "_unmask", "announced", "frames")
 
     def __init__(self, limit: int, unmask: Unmask = xor) -> None:
         self._limit = limit
@@ -155,6 +155,7 @@ class FrameReader:
         self._message: bytearray | None = None  # fragments so far
         self._finished = False
         self.announced = 0  # bytes of the unfinished message, as far as headers have told
+        self.frames = 0  # that the last `feed` read
 
     @property
     def empty(self) -> bool:
@@ -169,6 +170,7 @@ class FrameReader:
     def feed(self, data: bytes) -> list[Event]:
         """What `data` completes, in order. After a `Closing` or a `Violation` everything is ignored."""
         events: list[Event] = []
+        self.frames = 0
         if self._finished:
             return events
         if self._buffer:
@@ -177,7 +179,7 @@ class FrameReader:
             self._buffer = data
         try:
             while self._read_frame(events):
-                pass
+                self.frames += 1
         except _Broken as broken:
             events.append(Violation(broken.code))
             self._finished = True

@@ -109,6 +109,7 @@ _LIMITS = {
     "message": ("--max-message", "Bytes in one message."),
     "messages": ("--max-messages", "Messages from one side."),
     "total": ("--max-total", "Bytes of messages from one side."),
+    "frames": ("--max-frames", "Frames from one side: pings, and fragments of messages."),
     "early_messages": ("--early-messages", "Messages kept until the other side joins."),
     "early_bytes": ("--early-bytes", "Bytes of those."),
     "pending": ("--pending", "Seconds to wait for the other side."),

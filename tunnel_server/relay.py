@@ -29,6 +29,7 @@ class Limits:
     message: int = 128 * 1024  # one message
     messages: int = 64  # messages from one side
     total: int = 1024 * 1024  # bytes of messages from one side
+    frames: int = 16384  # from one side: pings, pongs and fragments
     early_messages: int = 8  # messages before the other side joined
     early_bytes: int = 64 * 1024  # bytes of those
     pending: float = 120.0  # waiting for the other side
@@ -168,6 +169,7 @@ class _Connection:
     peer: int | None = None  # at the other end of the tunnel
     messages: int = 0
     total: int = 0
+    frames: int = 0
     quiet_at: float = 0.0  # a message after this time starts the idle time of the tunnel again
     unfinished: int = 0  # bytes of a message that is still coming
     unsent: int = 0  # bytes that it did not take when it stalled
@@ -373,6 +375,19 @@ class Relay:
         if full or too_early or seat.total + announced > limits.total:
             return actions + self._end(tunnel, Code.LIMIT, Outcome.LIMITED, now)
         return actions
+
+    def read(self, connection: int, frames: int, now: float) -> list[Action]:
+        """A side sent `frames` more of any kind: empty ones fill no other limit, but take time from everybody."""
+        actions = self.tick(now)
+        seat = self._connections.get(connection)
+        if seat is None:
+            return actions
+        seat.frames += frames
+        if seat.frames <= self._limits.frames:
+            return actions
+        if seat.tunnel is None:  # told to leave, it goes on
+            return [*actions, Drop(connection)]
+        return actions + self._end(seat.tunnel, Code.LIMIT, Outcome.LIMITED, now)
 
     def stalled(self, connection: int, held: int, now: float) -> list[Action]:
         """A side does not read; `held` bytes wait for it, and the other side has been made to wait."""

@@ -74,8 +74,8 @@ def proxy(data: bytes) -> None:
 
 
 _LIMITS = Limits(
-    message=200, messages=5, total=400, early_messages=2, early_bytes=200, pending=5, idle=4, lifetime=12, head=3,
-    linger=2, stall=3, connections=6, tunnels=2, buffered=300, per_address=2, new_per_minute=4, addresses=2,
+    message=200, messages=5, total=400, frames=300, early_messages=2, early_bytes=200, pending=5, idle=4, lifetime=12,
+    head=3, linger=2, stall=3, connections=6, tunnels=2, buffered=300, per_address=2, new_per_minute=4, addresses=2,
 )  # fmt: skip
 _IDS = (bytes(16), bytes(15) + b"\x01")
 _ASKED: tuple[Target, ...] = (*map(New, _IDS), *(Connect(b"abc", name) for name in _IDS), Connect(bytes(3), _IDS[0]))
@@ -118,6 +118,7 @@ def _facts(relay: Relay, arrived: int, argument: int, now: float) -> tuple[Calla
         partial(relay.asked, arrived, target, now),
         partial(relay.message, number, argument, bytes(argument), now),
         partial(relay.unfinished, number, argument, argument // 2, now),
+        partial(relay.read, number, argument, now),
         partial(relay.stalled, number, argument, now),
         partial(relay.unstalled, number, now),
         partial(relay.identified, number, "ab"[argument % 2], now),

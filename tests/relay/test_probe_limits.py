@@ -15,6 +15,7 @@ import pytest
 from .probe_rig import (
     BINARY,
     CLOSE,
+    CONTINUATION,
     PATIENCE,
     PING,
     PONG,
@@ -156,6 +157,18 @@ def test_a_reader_that_stalls_is_cut_and_the_other_side_is_told() -> None:
                 told = guest.socket.recv(4)
             time.sleep(0.001)
         assert told == b"\x88\x02" + struct.pack("!H", 1008)
+        works(relay)
+
+
+@pytest.mark.parametrize("kind", [frame(CONTINUATION, fin=False), frame(PONG), frame(PING)])
+def test_frames_that_carry_nothing(kind: bytes) -> None:
+    """A million of them take one connection a few seconds to send, and would take those from everybody."""
+    with running("--max-frames", "1000") as relay:
+        owner, guest = relay.pair()
+        owner.send(frame(BINARY, b"a", fin=False), 998 * kind, frame(CONTINUATION, b"b"))
+        assert guest.message() == b"ab"
+        owner.send(frame(PONG))
+        assert guest.frame() == (CLOSE, struct.pack("!H", 1008))
         works(relay)
 
 

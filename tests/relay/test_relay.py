@@ -393,6 +393,7 @@ SMALL = Limits(
     message=8,
     messages=4,
     total=20,
+    frames=6,
     early_messages=3,
     early_bytes=12,
     pending=5.0,
@@ -492,7 +493,17 @@ def test_any_sequence_of_facts(data: st.DataObject) -> None:
     world = World()
     relay = world.relay
     facts = ["come", "message"] * 4 + ["arrive", "ask", "left", "vanished", "broke", "gone", "time"]
-    facts += ["turned away", "drain", "forwards", "forwards", "unfinished", "stalled", "unstalled", "identified"]
+    facts += [
+        "turned away",
+        "read",
+        "drain",
+        "forwards",
+        "forwards",
+        "unfinished",
+        "stalled",
+        "unstalled",
+        "identified",
+    ]
     for _ in range(data.draw(st.integers(0, 60))):
         fact = data.draw(st.sampled_from(facts))
         live = sorted(world.seated - world.ended) or sorted(world.open)
@@ -540,6 +551,8 @@ def test_any_sequence_of_facts(data: st.DataObject) -> None:
             if peer is not None:
                 world.sent.setdefault(connection, []).append(message)
                 world.apply([Forward(peer, message)])
+        elif fact == "read":
+            world.apply(relay.read(connection, data.draw(st.integers(0, 3)), world.time))
         elif fact == "unfinished":
             held = data.draw(st.integers(0, 9))
             world.apply(relay.unfinished(connection, data.draw(st.integers(held, 9)), held, world.time))

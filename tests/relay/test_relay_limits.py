@@ -345,3 +345,17 @@ def test_what_was_forwarded_is_counted() -> None:
     bench.connect()
     bench.say(GUEST, b"answer")
     assert (bench.relay.forwarded_messages, bench.relay.forwarded_bytes) == (2, 11)
+
+
+def test_frames_of_one_side() -> None:
+    bench = Bench(Limits(frames=5))
+    bench.pair()
+    assert bench.relay.read(OWNER, 5, bench.time) == []
+    assert bench.relay.read(GUEST, 5, bench.time) == []
+    assert bench.relay.read(GUEST, 1, bench.time) == both(Code.LIMIT)
+    assert bench.relay.read(OWNER, 0, bench.time) == []
+    assert bench.relay.read(OWNER, 1, bench.time) == [Drop(OWNER)], "who floods on is not waited for"
+    bench.relay.gone(OWNER, bench.time)
+    assert bench.relay.read(OWNER, 9, bench.time) == [], "nobody any more"
+    bench.new(THIRD, OTHER_ID)
+    assert bench.relay.read(THIRD, 6, bench.time) == [Close(THIRD, Code.LIMIT)]

@@ -26,6 +26,7 @@ complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domai
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l max-message -x -d 'Bytes in one message (131072)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l max-messages -x -d 'Messages from one side (64)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l max-total -x -d 'Bytes of messages from one side (1048576)'
+complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l max-frames -x -d 'Frames from one side: pings, and fragments of messages (16384)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l early-messages -x -d 'Messages kept until the other side joins (8)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l early-bytes -x -d 'Bytes of those (65536)'
 complete -c tunnel-server -n 'not __fish_seen_subcommand_from check-config domains proxy-config' -l pending -x -d 'Seconds to wait for the other side (120.0)'
