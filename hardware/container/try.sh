@@ -3,14 +3,15 @@
 #
 #   hardware/container/try.sh
 #
-# Needs root, Debian's buildah (build, without namespaces) and runc (run), and a network: pip fetches the wheels inside. The base
-# image of the file comes from a registry where there is one; here Debian trixie, whose Python is 3.13 too, takes its name.
+# Needs root, Debian's buildah (build, without namespaces) and runc (run), and a network: pip fetches the wheels inside. The
+# base image of the file would come from a registry; here Debian trixie, whose Python is 3.13 too, takes its name.
 # environment: BUILD, where images are kept; PYTHON, with the project installed (default python3)
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 BUILD=${BUILD:-${XDG_CACHE_HOME:-$HOME/.cache}/fido-hybrid/container}
 PYTHON=${PYTHON:-python3}
+# whom this machine believes: pip in the container believes them too
 certificates=/etc/ssl/certs/ca-certificates.crt
 
 fail() { echo "container: error: $1" >&2; echo "container: hint: $2" >&2; exit 2; }
@@ -50,10 +51,12 @@ if ! buildah inspect --type image "$base" >/dev/null 2>&1; then
   kept "made a base image, $base"
 fi
 
-# pip in the container believes whom this machine believes
 printf '[global]\ncert = %s\n' "$certificates" > "$work/pip.conf"
-(cd "$repository" && buildah build --pull=never --format docker -v "$certificates:$certificates:ro" -v "$work/pip.conf:/etc/pip.conf:ro" \
-  -f packaging/oci/Containerfile -t tunnel-server . > "$work/build.log" 2>&1) || { cat "$work/build.log"; fail "the build failed" "its words stand above"; }
+(cd "$repository" && buildah build --pull=never --format docker -f packaging/oci/Containerfile -t tunnel-server \
+  -v "$certificates:$certificates:ro" -v "$work/pip.conf:/etc/pip.conf:ro" . > "$work/build.log" 2>&1) || {
+  cat "$work/build.log"
+  fail "the build failed" "its words stand above"
+}
 kept "built"
 
 mkdir "$work/tls" "$work/bundle"
@@ -72,8 +75,9 @@ image = json.loads((work / "image.json").read_text())["Docker"]["config"]
 user, group = map(int, image["User"].split(":"))
 spec = json.loads((work / "bundle/config.json").read_text())
 spec["root"] = {"path": str(root), "readonly": True}
-spec["process"] |= {"terminal": False, "user": {"uid": user, "gid": group}, "noNewPrivileges": True, "rlimits": [], "capabilities": {},
-                    "args": [*image["Entrypoint"], *image["Cmd"], "--workers", "2"], "env": image["Env"]}
+spec["process"] |= {"terminal": False, "user": {"uid": user, "gid": group}, "noNewPrivileges": True}
+spec["process"] |= {"capabilities": {}, "rlimits": [], "env": image["Env"]}
+spec["process"]["args"] = [*image["Entrypoint"], *image["Cmd"], "--workers", "2"]
 spec["linux"] = {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]}  # this machine's network
 spec["mounts"] = [mount for mount in spec["mounts"] if not mount["destination"].startswith("/sys")]
 spec["mounts"] += [
@@ -86,15 +90,21 @@ PY
 running=yes
 setpriv --pdeathsig KILL runc --root "$work/runc" run --bundle "$work/bundle" relay > "$work/relay.log" 2>&1 &
 runner=$!
-for _ in $(seq 300); do grep -q '^listening on' "$work/relay.log" && break; kill -0 "$runner" 2>/dev/null || break; sleep 0.1; done
+for _ in $(seq 300); do
+  if grep -q '^listening on' "$work/relay.log" || ! kill -0 "$runner" 2>/dev/null; then break; fi
+  sleep 0.1
+done
 grep -q '^listening on' "$work/relay.log" || { cat "$work/relay.log"; fail "it does not start" "its words stand above"; }
 
 inside() { runc --root "$work/runc" exec relay "$@"; }
 mapfile -t health < <("$PYTHON" -c 'import json, sys; print(*json.load(open(sys.argv[1]))[1:], sep="\n")' "$work/health")
 inside "${health[@]}"
 kept "healthy, by the image's own check"
-for path in / /etc /opt/fido-hybrid /var/tmp; do ! inside touch "$path/x" 2>/dev/null || fail "it can write to $path" "why?"; done
-[ "$(inside id -u)" = 65532 ] && inside grep -q '^CapEff:	0000000000000000$' /proc/1/status
+for path in / /etc /opt/fido-hybrid /var/tmp; do
+  ! inside touch "$path/x" 2>/dev/null || fail "it can write to $path" "make that read-only"
+done
+[ "$(inside id -u)" = 65532 ]
+inside grep -q '^CapEff:	0000000000000000$' /proc/1/status
 kept "user 65532, no capability, read-only"
 (cd "$repository" && "$PYTHON" - "$work/tls/ca.pem" <<'PY')
 import asyncio, ssl, sys

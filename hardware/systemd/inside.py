@@ -174,30 +174,36 @@ async def silent(context: ssl.SSLContext) -> None:
     say(f"a journal of {len(said.splitlines())} lines at level debug holds no id and no address")
 
 
-async def reloaded(context: ssl.SSLContext, folder: Path, *, copied: bool) -> None:
-    """`systemctl reload` with new files; `copied`: the service has copies of the files (credentials)."""
-    before = pid()
+async def copied(context: ssl.SSLContext) -> None:
+    """`systemctl reload` with new files, of which the service has copies (credentials)."""
     async with tunnel(443, context=context) as (owner, guest):
         old = await seen()
+        certify(Path("/root/copied"))
+        run("systemctl", "reload", SERVICE)
+        await until(lambda: "new certificates are in use" in journal())
+        assert await seen() == old
+        assert await owner.alive(guest)
+    run("systemctl", "restart", SERVICE)
+    assert await seen() != old
+    say("reload: no tunnel dropped; credentials are copies, so the certificate stays until a restart")
+
+
+async def reloaded(context: ssl.SSLContext, folder: Path) -> None:
+    """`systemctl reload` with new files."""
+    before = pid()
+    async with tunnel(443, context=context) as (owner, guest):
         made = certify(folder)
         run("systemctl", "reload", SERVICE)
-        if copied:
-            await until(lambda: "new certificates are in use" in journal())
-            assert await seen() == old
-        else:
-            await until(lambda: sees(made))
+        await until(lambda: sees(made))
         assert await owner.alive(guest)
         (KEYS / "key.pem").write_text("nonsense")
         run("systemctl", "reload", SERVICE)
         await until(lambda: "the old one stays in use" in journal())
-        assert await seen() == (old if copied else made.cert.read_text())
+        assert await sees(made)
         assert await owner.alive(guest)
-        (KEYS / "key.pem").write_bytes(made.key.read_bytes())
+    (KEYS / "key.pem").write_bytes(made.key.read_bytes())
     assert (pid(), shown("SubState")) == (before, "running")
-    if copied:
-        say("reload: no tunnel dropped; credentials are copies, so the certificate stays until a restart")
-    else:
-        say("reload: the new certificate is seen, no tunnel dropped; nonsense changes nothing")
+    say("reload: the new certificate is seen, no tunnel dropped; nonsense changes nothing")
 
 
 async def drained(context: ssl.SSLContext) -> None:
@@ -331,7 +337,7 @@ async def everything() -> int:
     await kept(locked_up())
     await kept(activation())
     await kept(silent(context))
-    await kept(reloaded(context, Path("/root/two"), copied=True))
+    await kept(copied(context))
     run("groupadd", "--system", "relay-keys")
     for name in ("chain.pem", "key.pem"):
         shutil.chown(KEYS / name, group="relay-keys")
@@ -343,7 +349,7 @@ async def everything() -> int:
         context = certify(Path(f"/root/before-{workers}")).client_context()
         run("systemctl", "restart", SERVICE)
         await kept(silent(context))
-        await kept(reloaded(context, Path(f"/root/after-{workers}"), copied=False))
+        await kept(reloaded(context, Path(f"/root/after-{workers}")))
         context = certify(Path(f"/root/later-{workers}")).client_context()
         run("systemctl", "restart", SERVICE)
         if workers > 1:

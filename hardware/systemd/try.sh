@@ -44,7 +44,8 @@ build_system() {
 import sys, tomllib
 with open(sys.argv[1], "rb") as file:
     project = tomllib.load(file)["project"]
-print(*project["dependencies"], *project["optional-dependencies"]["relay"], "prometheus-client", "typing-extensions", "pip", sep="\n")
+own = [*project["dependencies"], *project["optional-dependencies"]["relay"]]
+print(*own, "prometheus-client", "typing-extensions", "pip", sep="\n")
 PY
   "${pip[@]}" download -d "$wheels" --python-version 3.11 --implementation cp --only-binary :all: \
     --platform manylinux_2_34_x86_64 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
@@ -55,7 +56,7 @@ root=$1 work=$2
 cp -r "$work/wheels" "$work/requirements" "$root/tmp/"
 chroot "$root" sh -ec '
   python3 -m venv /opt/fido-hybrid
-  /opt/fido-hybrid/bin/pip install -q --no-index --find-links /tmp/wheels -r /tmp/requirements
+  /opt/fido-hybrid/bin/pip install -q --isolated --no-index --find-links /tmp/wheels -r /tmp/requirements
   cd /tmp
   apt-get download -q=2 $(apt-cache depends linux-image-cloud-amd64 | sed -n "s/^ *Depends: //p")
   dpkg-deb --fsys-tarfile linux-image-*.deb | tar -xO --wildcards "./boot/vmlinuz-*"' > "$work/vmlinuz"
@@ -85,14 +86,16 @@ if [ "$(cat "$BUILD/key" 2>/dev/null)" != "$(key)" ]; then
   say "built $(du -h "$BUILD/system.cpio" | cut -f1) in $BUILD"
 fi
 
-# ---- the project, put into the virtual environment from here, because pip takes a minute in an emulated machine; a service that
-# runs inside.py and shows what it says
+# ---- the project, put into the virtual environment from here, because pip takes a minute in an emulated machine; a service
+# that runs inside.py and shows what it says
 tree=$work/tree
-mkdir -p "$tree/src" "$tree/opt/fido-hybrid/bin" "$tree/etc/systemd/system/multi-user.target.wants"
+program=$tree/opt/fido-hybrid/bin/tunnel-server
+mkdir -p "$tree/src" "$(dirname "$program")" "$tree/etc/systemd/system/multi-user.target.wants"
 cp -r "$repository"/{packaging,tests,hardware} "$tree/src/"
-"${pip[@]}" install --no-deps --no-build-isolation --no-compile --target "$tree/opt/fido-hybrid/lib/python3.11/site-packages" "$repository"
-printf '#!/opt/fido-hybrid/bin/python\nimport sys\nfrom tunnel_server.__main__ import run\nsys.exit(run())\n' > "$tree/opt/fido-hybrid/bin/tunnel-server"
-chmod 755 "$tree/opt/fido-hybrid/bin/tunnel-server"
+"${pip[@]}" install --no-deps --no-build-isolation --no-compile \
+  --target "$tree/opt/fido-hybrid/lib/python3.11/site-packages" "$repository"
+printf '#!/opt/fido-hybrid/bin/python\nimport sys\nfrom tunnel_server.__main__ import run\nsys.exit(run())\n' > "$program"
+chmod 755 "$program"
 cp "$here/try.service" "$tree/etc/systemd/system/"
 ln -s ../try.service "$tree/etc/systemd/system/multi-user.target.wants/"
 (cd "$tree" && find . | cpio -o -H newc -R 0:0 --quiet) > "$work/tree.cpio"

@@ -1,4 +1,4 @@
-"""The build file of the container: no engine builds it here, so what it says is done by hand, as far as that goes."""
+"""The build file of the container as far as it goes by hand; `hardware/container/try.sh` builds and runs it."""
 
 from __future__ import annotations
 
