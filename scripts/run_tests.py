@@ -106,7 +106,7 @@ def main() -> int:
         case "test":
             check(totals)
             pytest(totals, "tests")
-            radio_vms(totals, "--controllers", "dual")  # `soak` has LE-only ones: 5.66 lost one in two runs of two
+            radio_vms(totals)
             part(totals, "fuzzing", sys.executable, "-m", "tests.fuzz", "--seconds", str(FUZZ_SECONDS))
         case "soak":
             os.environ["HYBRID_SOAK"] = "1"
@@ -144,8 +144,8 @@ def pytest(totals: Totals, name: str, *arguments: str) -> None:
         totals.add_part(name, False)
 
 
-def radio_vms(totals: Totals, *options: str) -> None:
-    """The radio tests on the real kernel and BlueZ, with `options` of hardware/vm/test.sh."""
+def radio_vms(totals: Totals) -> None:
+    """The radio tests on the real kernel and BlueZ."""
     missing = [program for program in VM_PROGRAMS if shutil.which(program) is None]
     if missing and not IN_CI:
         print(f"radio VMs: skipped, not installed: {' '.join(missing)}", flush=True)
@@ -153,7 +153,7 @@ def radio_vms(totals: Totals, *options: str) -> None:
         return
     logs = RESULTS / "vm"
     os.environ["PYTHON"] = sys.executable
-    status = run("radio VMs", "hardware/vm/test.sh", "--out", str(logs), *options)
+    status = run("radio VMs", "hardware/vm/test.sh", "--out", str(logs))
     before = totals.failed
     for junit in sorted(logs.glob("*/junit.xml")):
         totals.add_junit(junit, f"vm/{junit.parent.name}/")
