@@ -14,11 +14,8 @@ import logging
 import os
 import secrets
 import socket
-import stat
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from tunnel_server.forwarding import gift_path, owners_in, socket_path
 from tunnel_server.lifecycle import live
 from tunnel_server.metrics import Samples, exposition, label, lasting, merge, process_samples, version_sample
 from tunnel_server.routing import NODES, draw
+from tunnel_server.runtime_folder import private_folder
 from tunnel_server.settings import Settings, log_trouble
 from tunnel_server.sockets import Sockets, open_sockets
 from tunnel_server.worker import Job
@@ -42,7 +40,6 @@ _STOP_TIME = 3.0  # s from "stop" to SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # s before a worker that ended by itself is started anew
 _HEALTHY_AFTER = 10.0  # s after which a worker counts as having started well
 _MAX_LINE = 1024 * 1024
-_LONGEST_ADDRESS = 103  # bytes of a unix socket's path: 107 on Linux, less elsewhere (unix(7), sys/un.h)
 
 
 class _Process:
@@ -322,39 +319,6 @@ def _environment() -> dict[str, str]:
     """Ours without what systemd said to this process alone."""
     mine = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
     return {name: value for name, value in os.environ.items() if name not in mine}
-
-
-@contextmanager
-def private_folder(wanted: Path | None) -> Iterator[Path]:
-    """Folder for the workers' sockets, ours alone; a temporary one if none is given.
-
-    Raises:
-        CommandError: it cannot be used, or others can enter it.
-    """
-    if wanted is None and (given := os.environ.get("RUNTIME_DIRECTORY")):
-        wanted = Path(given.partition(":")[0])
-    if wanted is None:
-        with tempfile.TemporaryDirectory(prefix="tunnel-server-") as made:
-            yield Path(made)
-        return
-    if len(os.fsencode(gift_path(socket_path(wanted, bytes(3))))) > _LONGEST_ADDRESS:
-        raise CommandError(
-            "the runtime folder's path is too long for unix sockets", "choose another --runtime-dir", EXIT_USAGE
-        )
-    try:
-        wanted.mkdir(mode=0o700, exist_ok=True)
-        info = wanted.stat()
-    except OSError as exc:
-        raise CommandError(
-            f"the runtime folder cannot be used: {(exc.strerror or '').lower()}",
-            "choose another --runtime-dir",
-            EXIT_USAGE,
-        ) from exc
-    if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077:
-        raise CommandError(
-            "others can enter the runtime folder", f"chmod 700 {wanted}, or choose another --runtime-dir", EXIT_USAGE
-        )
-    yield wanted
 
 
 async def run(settings: Settings, arguments: list[str]) -> int:

@@ -26,6 +26,7 @@ from tunnel_server.complaints import CommandError
 from tunnel_server.forwarding import Forwarder, gift_path, take_gifts
 from tunnel_server.peering import NodeConnection, PeerContexts
 from tunnel_server.routing import owner_of
+from tunnel_server.runtime_folder import in_use
 from tunnel_server.settings import Settings, log_trouble
 from tunnel_server.single import Single, relaying
 
@@ -188,7 +189,7 @@ def run() -> None:
     except (CommandError, click.UsageError) as exc:  # a file that has changed since the supervisor checked it
         words = exc.format_message() if isinstance(exc, click.UsageError) else str(exc)
         sys.exit(f"tunnel-server[{job.number}]: error: {words}")
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with in_use(Path(job.socket).parent), asyncio.Runner(loop_factory=factory) as runner:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(runner.run(work(job, settings)))
 

@@ -276,6 +276,7 @@ async def test_another_authority_for_nodes(certificate: Certificate, tmp_path: P
                 files[0].ca.write_text(nonsense)
                 await told(first, "certificates for peers cannot be used; the old one stays in use")
                 assert await both(True)
+                assert not first.said("new certificates are in use")
             files_of(tmp_path / "second", [certificate, other], other)
             await told(second, "new certificates are in use")
             await eventually(partial(both, False))
@@ -346,6 +347,7 @@ async def test_a_node_that_does_not_answer(certificate: Certificate) -> None:
         await eventually(lambda: len(silent) == 1)
         hasty.cancel()
         await eventually(lambda: not silent)
+        assert not relay.said("does not answer in time")
         with pytest.raises(Refused, match="503"):
             await opened(relay.port, path)
         await eventually(lambda: not silent)
