@@ -22,4 +22,7 @@ async def main(rp_id: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "example.com"))
+    try:
+        asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "example.com"))
+    except hybrid.HybridError as failure:  # Bluetooth is off, no phone came, it left: one plain line each
+        sys.exit(str(failure))
