@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sqlite3
@@ -21,7 +22,9 @@ from cryptography.x509.oid import NameOID
 from fido2 import cbor
 from fido2.utils import websafe_decode, websafe_encode
 
-from examples.relying_party.website.audit import Happened
+from examples.relying_party.website import audit
+from examples.relying_party.website.audit import AuditLog, Happened
+from examples.relying_party.website.database import Database
 from examples.relying_party.website.providers import ProviderNames
 from examples.relying_party.website.settings import Settings
 from tests.relying_party.visitor import ORIGIN, RP_ID, Phone, Site, Visitor, create, reason, settings
@@ -208,6 +211,7 @@ async def test_the_log_cannot_be_rewritten(site: Site, ann: Visitor, phone: Phon
         "UPDATE audit SET account = NULL WHERE number = 1",
         "DELETE FROM audit WHERE number = 2",
         "DELETE FROM audit WHERE number = 1",
+        "INSERT INTO audit SELECT -1, at, account, event, detail, chain FROM audit WHERE number = 1",
     ],
 )
 async def test_a_file_that_was_changed_behind_its_back_shows(
@@ -219,6 +223,37 @@ async def test_a_file_that_was_changed_behind_its_back_shows(
     database.run("DROP TRIGGER audit_is_not_shortened")
     database.run(damage)
     assert not site.website.audit.intact()
+
+
+def test_a_long_log_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with every page; but from the beginning again when somebody else had the file in hand."""
+    hashed: list[int] = []
+    link = audit._link
+
+    def counted(chain: bytes, number: int, *line: Any) -> bytes:
+        hashed.append(number)
+        return link(chain, number, *line)
+
+    monkeypatch.setattr(audit, "_link", counted)
+    database = Database(tmp_path / "accounts.db")
+    log = AuditLog(database, lambda: 1)
+    for _ in range(3):
+        log.note(Happened.SIGNED_OUT)
+    hashed.clear()
+    assert log.intact()
+    assert log.intact()
+    assert hashed == [1, 2, 3]
+    log.note(Happened.SIGNED_OUT)
+    hashed.clear()
+    assert log.intact()
+    assert hashed == [4]
+    with contextlib.closing(sqlite3.connect(tmp_path / "accounts.db")) as stranger:
+        stranger.execute("DROP TRIGGER audit_is_not_rewritten")
+        stranger.execute("UPDATE audit SET at = 2 WHERE number = 2")
+        stranger.commit()
+    assert not log.intact()
+    assert not log.intact()
+    database.close()
 
 
 async def test_no_secrets_in_the_log(site: Site, ann: Visitor, bob: Visitor, phone: Phone) -> None:

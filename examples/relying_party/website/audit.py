@@ -53,6 +53,9 @@ _DETAILS = frozenset(
 )
 
 
+_LOWEST = -(1 << 63)  # of SQLite's numbers; ours begin at 1, somebody else's need not
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line. `account`: its name, None if nobody's; `at`: seconds since 1970."""
@@ -75,6 +78,8 @@ class AuditLog:
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
+        # The file's version when lines were checked, the number to go on from, and the chain before it.
+        self._checked: tuple[int, int, bytes] = (-1, _LOWEST, b"")
 
     def note(self, event: Happened, account: bytes | None = None, **detail: str | int | bool | None) -> None:
         """Append a line. Raises `ValueError` for a detail that is not on the list of harmless ones."""
@@ -102,12 +107,20 @@ class AuditLog:
         ]
 
     def intact(self) -> bool:
-        """Whether every line is as it was written, in order, from the first on. A cut-off end does not show."""
-        chain = b""
-        for row in self._database.rows("SELECT * FROM audit ORDER BY number"):
-            chain = _link(chain, row["number"], row["at"], row["account"], row["event"], row["detail"])
-            if row["chain"] != chain:
+        """Whether every line is as it was written, in order, from the first on. A cut-off end does not show.
+
+        Looks only at what has come since it looked last, unless somebody else has written to the file.
+        """
+        now = self._database.version
+        version, number, chain = self._checked
+        if version != now:
+            number, chain = _LOWEST, b""
+        for row in self._database.rows("SELECT * FROM audit WHERE number >= ? ORDER BY number", number):
+            link = _link(chain, row["number"], row["at"], row["account"], row["event"], row["detail"])
+            if row["chain"] != link:
                 return False
+            number, chain = row["number"] + 1, link
+        self._checked = (now, number, chain)
         return True
 
 

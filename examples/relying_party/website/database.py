@@ -93,6 +93,12 @@ class Database:
         found: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
         return found
 
+    @property
+    def version(self) -> int:
+        """Another number each time that another connection has changed the file; our own changes leave it."""
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All of it or nothing. Nothing in it awaits, so no other request comes between."""
