@@ -172,7 +172,9 @@ class SoftwareAuthenticator:
         if len(request) > self.profile.max_message_size:
             raise Rejected(Status.REQUEST_TOO_LARGE)
         if len(request) > 1:
-            raise Rejected(Status.OTHER)
+            # It takes no parameters (§6.4). No section names a status for some; "invalid message length" (§8.2) fits,
+            # and is what a session says that answers getInfo from its greeting.
+            raise Rejected(Status.INVALID_LENGTH)
         return self.get_info
 
     async def _answer(self, request: bytes, peer: Peer, channel: Hashable) -> bytes:

@@ -162,7 +162,7 @@ OTHER_ROWS = {
     "H13 too large": (b"\x01" + bytes(7609), 0x39),
     "H13 getInfo too large": (b"\x04" + bytes(7609), 0x39),
     "H1 getInfo": (b"\x04", 0x00),
-    "H1 getInfo with payload": (b"\x04\xa0", 0x7F),
+    "H1 getInfo with payload": (b"\x04\xa0", 0x03),
     "G8 next without a first": (b"\x08", 0x30),
     "H12 selection": (b"\x0b", 0x00),
     "reset": (b"\x07", 0x00),
