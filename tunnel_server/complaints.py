@@ -6,7 +6,8 @@ import contextlib
 
 import click
 
-EXIT_USAGE = 2
+EXIT_FAILED = 1  # it may go well another time
+EXIT_USAGE = 2  # it will not: systemd does not try again
 EXIT_NETWORK = 7
 EXIT_INTERRUPTED = 130
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tunnel_server import peering
-from tunnel_server.complaints import EXIT_USAGE, CommandError
+from tunnel_server.complaints import EXIT_FAILED, CommandError
 from tunnel_server.forwarding import gift_path, owners_in, socket_path
 from tunnel_server.lifecycle import live
 from tunnel_server.metrics import Samples, exposition, label, lasting, merge, process_samples, version_sample
@@ -187,7 +187,7 @@ class Supervisor:
         found = await asyncio.gather(*(self._start(number) for number in numbers))
         for number, worker in zip(numbers, found, strict=True):
             if worker is None:
-                raise CommandError("a worker does not start", "its own words stand above", EXIT_USAGE)
+                raise CommandError("a worker does not start", "its own words stand above", EXIT_FAILED)
             self._current[number] = worker
             self._do(self._keep(number))
 
