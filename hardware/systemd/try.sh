@@ -13,7 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
 BUILD=${BUILD:-${XDG_CACHE_HOME:-$HOME/.cache}/fido-hybrid/systemd-bookworm}
 PYTHON=${PYTHON:-python3}
-limit=${LIMIT:-600}   # s, far above what it takes
+limit=1800   # s, far above what it takes
 pip=(env PIP_ROOT_USER_ACTION=ignore "$PYTHON" -m pip --disable-pip-version-check --no-input -q)
 
 fail() { echo "systemd: error: $1" >&2; echo "systemd: hint: $2" >&2; exit 2; }
