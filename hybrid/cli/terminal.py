@@ -226,6 +226,8 @@ class Screen:
         """Say that a signal ended the command."""
         self._stop_countdown()
         self._hide_code()
+        if self._moves:
+            self._put("\r\x1b[K")  # over the ^C that the terminal writes
         self.say("stopped")
 
     def debug(self, line: str) -> None:

@@ -107,6 +107,13 @@ def test_no_code_that_has_expired_is_left(terminal: FakeTerminal, screen: Screen
             assert terminal.lines == [""]
 
 
+def test_what_the_terminal_writes_for_ctrl_c_is_written_over(terminal: FakeTerminal, screen: Screen) -> None:
+    screen.say("working")
+    terminal.write("^C")
+    screen.stopped()
+    assert terminal.lines == ["hybrid: working", "hybrid: stopped", ""]
+
+
 def test_a_code_that_has_scrolled_away_is_left_alone(
     terminal: FakeTerminal, screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
