@@ -331,7 +331,8 @@ async def test_a_node_drains_and_dies(kind: str, tmp_path: Path) -> None:
         while len(waiting) < 2:
             number = secrets.token_hex(16)
             side = await opened(port, f"/cable/new/{number}")
-            waiting[side.owner >> 16] = (number, side)
+            if waiting.setdefault(side.owner >> 16, (number, side))[1] is not side:
+                side.abort()  # each thread of Envoy goes round by itself
         nodes[0].process.terminate()
         await eventually(lambda: nodes[0].said("no new tunnels"))
         for _ in range(6):
