@@ -229,9 +229,7 @@ def plan_assertion(options: AssertionOptions, origin: str) -> AssertionPlan:
     Raises:
         RequestRefused: `RP_ID` if the origin may not use the RP id, `OPTIONS` for bad extension inputs.
     """
-    rp_id = options.rp_id if options.rp_id is not None else parse_origin(origin).host
-    data = client_data_json(GET, options.challenge, origin)
-    return AssertionPlan(options, check_rp_id(rp_id, origin), data, assertion_extensions(options))
+    return AssertionPlan(options, *_for_website(GET, options, origin), assertion_extensions(options))
 
 
 def plan_registration(options: RegistrationOptions, origin: str) -> RegistrationPlan:
@@ -240,9 +238,13 @@ def plan_registration(options: RegistrationOptions, origin: str) -> Registration
     Raises:
         RequestRefused: `RP_ID` if the origin may not use the RP id, `OPTIONS` for bad extension inputs.
     """
+    return RegistrationPlan(options, *_for_website(CREATE, options, origin), registration_extensions(options))
+
+
+def _for_website(kind: str, options: AssertionOptions | RegistrationOptions, origin: str) -> tuple[str, bytes]:
+    """The RP id, which is the origin's host unless the options name another, and clientDataJSON."""
     rp_id = options.rp_id if options.rp_id is not None else parse_origin(origin).host
-    data = client_data_json(CREATE, options.challenge, origin)
-    return RegistrationPlan(options, check_rp_id(rp_id, origin), data, registration_extensions(options))
+    return check_rp_id(rp_id, origin), client_data_json(kind, options.challenge, origin)
 
 
 def client_data_json(kind: str, challenge: bytes, origin: str) -> bytes:

@@ -62,18 +62,21 @@ def test_the_json_of_both_ceremonies_convinces_a_server(algorithm: int) -> None:
     assert len(phone.requests) == 2
 
 
+AROUND_A_RESPONSE = {
+    "id": base64url.encode(bytes(16)),
+    "rawId": base64url.encode(bytes(16)),
+    "type": "public-key",
+    "authenticatorAttachment": "cross-platform",
+    "clientExtensionResults": {},
+}
+
+
 def test_registration_json_has_the_members_of_webauthn() -> None:
     phone = Phone()
     request = registration()
     document = request.result(phone.answer(request.message)).to_json()
     response = document.pop("response")
-    assert document == {
-        "id": base64url.encode(bytes(16)),
-        "rawId": base64url.encode(bytes(16)),
-        "type": "public-key",
-        "authenticatorAttachment": "cross-platform",
-        "clientExtensionResults": {},
-    }
+    assert document == AROUND_A_RESPONSE
     assert response["transports"] == ["hybrid", "internal"]
     assert response["publicKeyAlgorithm"] == -7
     public: Any = load_der_public_key(base64url.decode(response["publicKey"]))
@@ -96,13 +99,7 @@ def test_assertion_json_has_the_members_of_webauthn() -> None:
     request = sign_in()
     document = request.result(phone.answer(request.message)).to_json()
     response = document.pop("response")
-    assert document == {
-        "id": base64url.encode(bytes(16)),
-        "rawId": base64url.encode(bytes(16)),
-        "type": "public-key",
-        "authenticatorAttachment": "cross-platform",
-        "clientExtensionResults": {},
-    }
+    assert document == AROUND_A_RESPONSE
     assert set(response) == {"clientDataJSON", "authenticatorData", "signature", "userHandle"}
     assert base64url.decode(response["userHandle"]) == USER_ID
     assert json.loads(base64url.decode(response["clientDataJSON"]))["type"] == "webauthn.get"

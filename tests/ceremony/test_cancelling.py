@@ -336,6 +336,6 @@ async def _settle_again(pair: Pair, cancelled: asyncio.Task[object], other: asyn
     await asyncio.wait([cancelled])
     if not any(isinstance(event, hybrid.ClientArrived) for event in pair.place.phone_events):
         other.cancel()
-    await asyncio.wait([other])
+    await asyncio.gather(other, return_exceptions=True)
     assert not pair.backend.is_open
     pair.place.assert_nothing_left()

@@ -192,12 +192,10 @@ ABSURD = {
 }
 
 
-@pytest.mark.parametrize("changes", ABSURD.values(), ids=ABSURD.keys())
-def test_absurd_parameters_are_refused_before_they_are_used(
-    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def assert_refused_before_use(
+    path: Path, changes: dict[str, Any], function: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "vault"
-    made(path)
+    """Like a wrong passphrase, without the key derivation having been called with such parameters."""
     wrong_key = refusal(path, PassphraseKey("wrong horse"))
     data = path.read_bytes()
     header, head = header_of(data)
@@ -207,8 +205,16 @@ def test_absurd_parameters_are_refused_before_they_are_used(
     def used(**_: object) -> None:
         raise AssertionError("the function was called")
 
-    monkeypatch.setattr(vault_file, "Argon2id", used)
+    monkeypatch.setattr(vault_file, function, used)
     assert refusal(path, PassphraseKey(PASSPHRASE)) == wrong_key
+
+
+@pytest.mark.parametrize("changes", ABSURD.values(), ids=ABSURD.keys())
+def test_absurd_parameters_are_refused_before_they_are_used(
+    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path / "vault")
+    assert_refused_before_use(tmp_path / "vault", changes, "Argon2id", monkeypatch)
 
 
 def test_the_refused_function_would_have_been_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from hybrid.passkeys.vault_file import KdfCost, ScryptCost
 from hybrid.passkeys.vault_keys import PassphraseKey
 from tests.conftest import SOAK
 from tests.passkeys.test_vault import credential
-from tests.passkeys.test_vault_file import header_of
+from tests.passkeys.test_vault_file import assert_refused_before_use, header_of
 
 CHEAP = ScryptCost(log2_n=2, r=1, p=1)
 KEY = PassphraseKey("correct horse")
@@ -102,19 +102,8 @@ def test_another_key_brings_the_cost_along(tmp_path: Path) -> None:
 def test_t11_absurd_parameters_are_refused_before_they_are_used(
     tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "vault"
-    made(path)
-    wrong_key = problem(path, PassphraseKey("wrong horse"))
-    data = path.read_bytes()
-    header, head = header_of(data)
-    header[4] |= changes
-    path.write_bytes(data[:9] + cbor.encode(header) + data[len(head) :])
-
-    def used(**_: object) -> NoReturn:
-        raise AssertionError("the function was called")
-
-    monkeypatch.setattr(vault_file, "Scrypt", used)
-    assert problem(path) == wrong_key
+    made(tmp_path / "vault")
+    assert_refused_before_use(tmp_path / "vault", changes, "Scrypt", monkeypatch)
 
 
 def test_the_refused_function_would_have_been_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

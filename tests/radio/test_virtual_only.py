@@ -88,7 +88,7 @@ async def test_an_advert_that_is_not_answered_gives_up(virtual: VirtualBluez, im
     assert virtual.registered("hci1") == 0
 
 
-async def test_cancelled_in_mid_registration_it_waits_for_the_answer(virtual: VirtualBluez) -> None:
+async def cancel_in_mid_registration(virtual: VirtualBluez) -> None:
     async def advertise() -> None:
         async with BluezAdvertiser("hci1").advertise(bytes(20)):
             await asyncio.Event().wait()
@@ -98,6 +98,10 @@ async def test_cancelled_in_mid_registration_it_waits_for_the_answer(virtual: Vi
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_cancelled_in_mid_registration_it_waits_for_the_answer(virtual: VirtualBluez) -> None:
+    await cancel_in_mid_registration(virtual)
     assert virtual.calls[-1].endswith("UnregisterAdvertisement")
     assert virtual.registered("hci1") == 0
     assert not virtual.violations
@@ -107,16 +111,7 @@ async def test_cancelled_in_a_registration_without_an_answer_it_just_leaves(
     virtual: VirtualBluez, impatient: None
 ) -> None:
     await virtual.fail_next("RegisterAdvertisement", HANG)
-
-    async def advertise() -> None:
-        async with BluezAdvertiser("hci1").advertise(bytes(20)):
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(advertise())
-    await wait_until_registering(virtual)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cancel_in_mid_registration(virtual)
     assert virtual.calls[-1].endswith(".RegisterAdvertisement")
 
 
