@@ -15,6 +15,8 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 from websockets.utils import accept_key
 
+from hybrid.testing.servers import stop_accepting
+
 DOMAIN = "cable.ua5v.com"
 Handler = Callable[[ServerConnection], Awaitable[None]]
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -114,14 +116,8 @@ async def raw_relay(context: ssl.SSLContext | None, script: Script) -> AsyncIter
 
 
 async def _end(server: asyncio.Server, connections: Mapping[asyncio.Task[None], asyncio.WriteTransport]) -> None:
-    """Close a server with all its connections.
-
-    asyncio of 3.11 forgets one that is being accepted meanwhile, and waits for none if asked after `close`. Their
-    sockets would be left to the garbage collector, which complains of them in some later test.
-    """
-    for listener in server.sockets:
-        asyncio.get_running_loop().remove_reader(listener.fileno())
-    await asyncio.sleep(0)  # what was being accepted is a connection now
+    """Close a server with all its connections. asyncio of 3.11 waits for none if it is asked after `close`."""
+    await stop_accepting(server)
     closed = asyncio.create_task(server.wait_closed())
     await asyncio.sleep(0)
     server.close()

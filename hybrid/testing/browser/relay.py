@@ -10,6 +10,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 
+from hybrid.testing.servers import stop_accepting
 from tunnel_server.app import serve
 
 _HOST = "127.0.0.1"
@@ -37,6 +38,8 @@ async def terminate_tls(port: int, context: ssl.SSLContext, host: str, plain_por
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        await stop_accepting(server)
+        await asyncio.sleep(0)  # and its task has begun
         server.close()
         for task in list(connections):
             task.cancel()
