@@ -59,7 +59,10 @@ def _file_to_be(text: str) -> Path:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m examples.relying_party", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.relying_party",
+        description="The website with its side panel, until Ctrl-C. Prints the address.",
+    )
     parser.add_argument("--port", type=_port, default=8000, help="0 for any free one (default: 8000)")
     parser.add_argument("--database", type=_file_to_be, help="SQLite file (default: in memory)")
     parser.add_argument("--provider-list", type=Path, help="community list of AAGUIDs, JSON")
