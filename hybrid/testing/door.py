@@ -35,6 +35,7 @@ from typing import Any, Protocol
 
 from hybrid.passkeys.consent import Consent, Decision, Prompt
 from hybrid.protocol.ctap import Command, Status
+from hybrid.testing.servers import stop_accepting
 
 _LENGTH_SIZE = 4
 _CHUNK = 1 << 16
@@ -110,6 +111,7 @@ class Door:
             yield
         finally:
             for server in servers:
+                await stop_accepting(server)
                 server.close()
             for connection in connections:
                 connection.cancel()

@@ -12,4 +12,5 @@ async def stop_accepting(server: asyncio.Server) -> None:
     """
     for listener in server.sockets:
         asyncio.get_running_loop().remove_reader(listener.fileno())
-    await asyncio.sleep(0)
+    for _ in range(3):  # it is made, it is announced, its handler begins
+        await asyncio.sleep(0)

@@ -39,7 +39,6 @@ async def terminate_tls(port: int, context: ssl.SSLContext, host: str, plain_por
         yield server.sockets[0].getsockname()[1]
     finally:
         await stop_accepting(server)
-        await asyncio.sleep(0)  # and its task has begun
         server.close()
         for task in list(connections):
             task.cancel()
