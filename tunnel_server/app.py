@@ -106,7 +106,7 @@ class Server:
         self,
         connected: socket.socket,
         data: bytes,
-        make: Callable[[Server, Listener, int], Connection] | None = None,
+        make: Callable[[], asyncio.Protocol] | None = None,
     ) -> None:
         """Go on with a TCP connection that another process of this host accepted, and of which it read `data`.
 
@@ -115,7 +115,7 @@ class Server:
         """
         connected.setblocking(False)
         listener = Listener(secure=False, trusted=True)
-        made = partial(make or Connection, self, listener, next(self._numbers))
+        made = make or partial(self._new_connection, listener)
         with contextlib.suppress(OSError):
             await self._loop.connect_accepted_socket(lambda: _Adopted(made(), data), connected)
 
@@ -146,8 +146,12 @@ class Server:
 
     # For connections
 
+    def number(self) -> int:
+        """For the next connection."""
+        return next(self._numbers)
+
     def _new_connection(self, listener: Listener) -> Connection:
-        return Connection(self, listener, next(self._numbers))
+        return Connection(self, listener, self.number())
 
     def admit(self, connection: Connection, number: int, host: str | None) -> None:
         """A connection came from `host`, None if that is not known or not to be limited."""
@@ -254,7 +258,7 @@ class Server:
 class _Adopted(asyncio.Protocol):
     """Tells a connection what was read of it, before uvloop can read on, which is before `adopt` goes on."""
 
-    def __init__(self, connection: Connection, data: bytes) -> None:
+    def __init__(self, connection: asyncio.Protocol, data: bytes) -> None:
         self._connection = connection
         self._data = data
 

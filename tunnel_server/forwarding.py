@@ -12,27 +12,25 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from tunnel_server.foreign import ForeignJoin, Stream, Taker
 from tunnel_server.frames import Code, close_frame
 from tunnel_server.http_head import refuse
+from tunnel_server.links import Links, Passer, PeerContexts
 from tunnel_server.passing import HOPS_HEADER, Answer, request
 from tunnel_server.routing import owner_of
-from tunnel_server.tls import Tls, TlsFailed
 
 if TYPE_CHECKING:
-    from tunnel_server.app import Listener, Server
-    from tunnel_server.connection import Connection
-    from tunnel_server.peering import PeerContexts
+    from tunnel_server.app import Server
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_TIME = 5.0  # s
+_ANSWER_TIME = 5.0  # s until the owner has answered
 _RETRY = "5"  # s
 _AGAIN = 0.002  # s until a queue that was full is tried again
 _GRACE = 0.5  # s for the client to read our last frame before its connection ends
@@ -40,11 +38,6 @@ _WRITE_BUFFER = 64 * 1024
 _MAX_GIFT = 256 * 1024  # bytes of head, and of what came behind it; the system allows less
 _AT_ONCE = 16  # gifts between two looks at everything else
 _FROM_CLIENT, _FROM_NODE = b"c", b"n"  # first byte of a gift: who is at the other end of the connection
-
-Dial = Callable[[Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, Any]]]
-"""Connects a protocol with the owner."""
-
-MakeConnection = Callable[["Server", "Listener", int], "Connection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +80,7 @@ def give(path: str, descriptor: int, data: bytes, *, from_node: bool = False) ->
         socket.send_fds(out, [(_FROM_NODE if from_node else _FROM_CLIENT) + data], [descriptor])
 
 
-def take_gifts(server: Server, gifts: socket.socket, of_node: MakeConnection | None = None) -> None:
+def take_gifts(server: Server, gifts: socket.socket, of_node: Callable[[], asyncio.Protocol] | None = None) -> None:
     """Go on with every connection that is given away to us, as long as the bound socket `gifts` is read.
 
     `of_node` makes what connections of other nodes become; without it there are none.
@@ -133,7 +126,7 @@ class Forwarder:
         self._node = node
         self._folder = folder
         self._peers = peers or {}
-        self._peers_tls = peers_tls
+        self._links = None if peers_tls is None else Links(peers_tls)
         self._proxy_protocol = proxy_protocol
         self._pipes: set[_Pipe] = set()
 
@@ -141,6 +134,11 @@ class Forwarder:
         """This process ends: tell every client whose join was passed on, while it still can be told."""
         for pipe in list(self._pipes):
             pipe.farewell()
+
+    def close(self) -> None:
+        """End what leads to other nodes."""
+        if self._links is not None:
+            self._links.close()
 
     def route(self, join: ForeignJoin) -> Taker | None:
         """Take a join over; None if nobody is known to own it, or if it was passed on before."""
@@ -159,30 +157,18 @@ class Forwarder:
         head = request(join, proxy_protocol=self._proxy_protocol)
         if join.descriptor is not None:
             return _Gift(join.stream, join.descriptor, gift_path(path), head)
-        loop = asyncio.get_running_loop()
-        return self._start(join, head, None, lambda protocol: loop.create_unix_connection(protocol, str(path)))
+        return self._pipe(join, head, partial(_reach_worker, str(path)))
 
     def _to_node(self, join: ForeignJoin, peer: Peer) -> Taker | None:
-        if self._peers_tls is None:
+        if self._links is None:
             return None
-        loop = asyncio.get_running_loop()
         head = request(join, proxy_protocol=False)
-        call = _Call(join.connect.routing_id, Tls(self._peers_tls.calling, peer.host))
-        return self._start(join, head, call, lambda protocol: loop.create_connection(protocol, peer.host, peer.port))
+        return self._pipe(join, head, partial(self._links.turn, join.connect.routing_id, peer.host, peer.port))
 
-    def _start(self, join: ForeignJoin, head: bytes, call: _Call | None, dial: Dial) -> _Pipe:
-        pipe = _Pipe(join.stream, head, self._pipes.discard)
+    def _pipe(self, join: ForeignJoin, head: bytes, reach: _Reach) -> _Pipe:
+        pipe = _Pipe(join.stream, head, reach, self._pipes.discard)
         self._pipes.add(pipe)
-        pipe.connect(dial, call)
         return pipe
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What begins a connection to another node: for whom it is, then TLS."""
-
-    routing_id: bytes
-    tls: Tls
 
 
 class _Gift:
@@ -195,7 +181,7 @@ class _Gift:
         self._data = head
         self._lost = False
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + _CONNECT_TIME
+        self._deadline = self._loop.time() + _ANSWER_TIME
         client.pause_reading()
         self._loop.call_soon(self._give)  # when what came in one packet with the request is here too
 
@@ -238,45 +224,104 @@ class _Gift:
         self._lost = True
 
 
-class _Pipe:
-    """One join that is passed on: a `Taker` for the client; `_Owner` is its other end."""
+class _Owner(Protocol):
+    """A way to the owner of one join. `fresh`: made for it, not left over from another one."""
 
-    def __init__(self, client: Stream, head: bytes, forget: Callable[[_Pipe], None]) -> None:
-        self.client = client
+    fresh: bool
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the client."""
+
+    def write_eof(self) -> None:
+        """Nothing more comes from the client; it may still read."""
+
+    def pause_reading(self) -> None:
+        """Make the owner wait."""
+
+    def resume_reading(self) -> None:
+        """Take more from the owner."""
+
+    def close(self) -> None:
+        """The client has gone."""
+
+    def abort(self) -> None:
+        """End at once."""
+
+
+_Reach = Callable[["_Pipe"], Awaitable[_Owner]]
+"""Finds a way to the owner, or raises OSError."""
+
+
+class _Pipe:
+    """One join that is passed on: a `Taker` for the client, and a `links.Passer` for the way to the owner."""
+
+    def __init__(self, client: Stream, head: bytes, reach: _Reach, forget: Callable[[_Pipe], None]) -> None:
+        self._client = client
+        self._reach = reach
         self._forget = forget
-        self._owner: _Owner | None = None  # once it takes bytes
-        self._connecting: asyncio.Task[None] | None = None
-        self._waiting = bytearray(head)  # for the owner, until then
+        self._owner: _Owner | None = None  # once it has answered
+        self._unsaid = bytearray(head)  # for the owner, kept until then
+        self._settled = asyncio.Event()  # it has answered, or is gone
         self._answer = Answer()
         self._over = False  # the client's side ended, or got its last word
         self._client_ended = False
+        self._client_full = False
         client.pause_reading()
+        self._meeting = asyncio.get_running_loop().create_task(self._meet())
 
     def farewell(self) -> None:
         """Say that the relay stops, if nothing else was said."""
         if not self._over and self._answer.open:
             self._over = True
-            self.client.write(close_frame(Code.VANISHED))
+            self._client.write(close_frame(Code.VANISHED))
 
-    def connect(self, dial: Dial, call: _Call | None) -> None:
-        """Find the owner; without it the client gets 404, as for a tunnel that is not there."""
-        self._connecting = asyncio.get_running_loop().create_task(self._connect(dial, call))
-
-    async def _connect(self, dial: Dial, call: _Call | None) -> None:
-        owner = _Owner(self, call)
+    async def _meet(self) -> None:
+        """Give the request to the owner, and see to it that it is answered; else as for a tunnel that is not there."""
         try:
-            async with asyncio.timeout(_CONNECT_TIME):
-                await dial(lambda: owner)
-                await owner.settled.wait()
+            async with asyncio.timeout(_ANSWER_TIME):
+                while not await self._ask(await self._reach(self)):
+                    pass
         except TimeoutError:
             logger.warning("the owner of a tunnel does not answer in time")
-            self.owner_is_gone(refuse(503, (("Retry-After", _RETRY),)))
+            self._give_up(refuse(503, (("Retry-After", _RETRY),)))
         except OSError:
             logger.debug("the owner of a tunnel cannot be reached")
-            self.owner_is_gone()
-        finally:
-            if self._owner is None:  # also when the client has gone meanwhile
-                owner.abort()
+            self._give_up(refuse(404))
+
+    async def _ask(self, owner: _Owner) -> bool:
+        """Ask for the tunnel; False if another way to the owner may be better.
+
+        Raises:
+            OSError: the owner leaves without an answer.
+        """
+        try:
+            self._settled.clear()
+            owner.write(bytes(self._unsaid))
+            await self._settled.wait()
+        except asyncio.CancelledError:  # no answer in time, or the client has gone
+            owner.abort()
+            raise
+        if self._answer.unanswered:
+            if owner.fresh:
+                raise ConnectionError("no answer")
+            return False
+        self._owner = owner
+        self._unsaid.clear()
+        if self._over:
+            owner.close()
+        if self._client_full:
+            owner.pause_reading()
+        self._client.resume_reading()
+        if self._client_ended:
+            owner.write_eof()
+        return True
+
+    def _give_up(self, refusal: bytes) -> None:
+        if not self._over:
+            self._over = True
+            self._client.resume_reading()  # to see its end
+            self._client.write(refusal)
+            asyncio.get_running_loop().call_later(_GRACE, self._client.close)
 
     # From the client
 
@@ -284,7 +329,7 @@ class _Pipe:
         if self._over:
             return
         if self._owner is None:
-            self._waiting += data
+            self._unsaid += data
         else:
             self._owner.write(data)
 
@@ -294,64 +339,62 @@ class _Pipe:
             self._owner.write_eof()
 
     def pause_writing(self) -> None:
+        self._client_full = True
         if self._owner is not None:
             self._owner.pause_reading()
 
     def resume_writing(self) -> None:
+        self._client_full = False
         if self._owner is not None:
             self._owner.resume_reading()
 
     def connection_lost(self) -> None:
         self._over = True
         self._forget(self)
+        self._meeting.cancel()
         if self._owner is not None:
             self._owner.close()
-        elif self._connecting is not None:
-            self._connecting.cancel()
 
     # From the owner
-
-    def owner_is_here(self, owner: _Owner) -> None:
-        if self._over:
-            owner.abort()
-            return
-        self._owner = owner
-        owner.write(bytes(self._waiting))
-        self._waiting.clear()
-        self.client.resume_reading()
-        if self._client_ended:
-            self.eof_received()
 
     def owner_said(self, data: bytes) -> None:
         if not self._over:
             self._answer.feed(data)
-            self.client.write(data)
+            self._client.write(data)
+        self._settled.set()
 
-    def owner_is_gone(self, refusal: bytes = refuse(404)) -> None:
-        if self._over:
+    def owner_is_gone(self) -> None:
+        self._settled.set()
+        if self._over or self._answer.unanswered:
             return
         self._over = True
-        self.client.resume_reading()  # to see its end
-        if self._answer.unanswered:
-            self.client.write(refusal)
-        elif self._answer.open:
-            self.client.write(close_frame(Code.VANISHED))
+        self._client.resume_reading()  # to see its end
+        if self._answer.open:
+            self._client.write(close_frame(Code.VANISHED))
+            asyncio.get_running_loop().call_later(_GRACE, self._client.close)
         else:
-            self.client.close()  # the owner has said all there is to say
-            return
-        asyncio.get_running_loop().call_later(_GRACE, self.client.close)
+            self._client.close()  # the owner has said all there is to say
+
+    def pause_client(self) -> None:
+        self._client.pause_reading()
+
+    def resume_client(self) -> None:
+        self._client.resume_reading()
 
 
-class _Owner(asyncio.Protocol):
-    """The connection to the owner: as it is on this host, behind a name and in TLS to another one."""
+async def _reach_worker(path: str, passer: Passer) -> _Owner:
+    _, owner = await asyncio.get_running_loop().create_unix_connection(lambda: _Worker(passer), path)
+    return owner
 
-    _transport: asyncio.Transport | None = None
 
-    def __init__(self, pipe: _Pipe, call: _Call | None) -> None:
-        self._pipe = pipe
-        self._call = call
-        self._tls = call.tls if call is not None else None
-        self.settled = asyncio.Event()  # it takes bytes, or never will
+class _Worker(asyncio.Protocol):
+    """The connection to a worker on this host."""
+
+    fresh = True
+    _transport: asyncio.Transport
+
+    def __init__(self, passer: Passer) -> None:
+        self._passer = passer
 
     # From asyncio
 
@@ -359,97 +402,40 @@ class _Owner(asyncio.Protocol):
         # uvloop's transports of unix sockets are in no class of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(_WRITE_BUFFER)
-        if self._call is None:
-            self._settle()
-        else:
-            self._call.tls.receive(b"")
-            self._transport.write(self._call.routing_id + self._call.tls.outgoing())
 
     def data_received(self, data: bytes) -> None:
-        if self._tls is None:
-            self._pipe.owner_said(data)
-        else:
-            self._decrypt(self._tls, data)
+        self._passer.owner_said(data)
 
     def pause_writing(self) -> None:
-        self._pipe.client.pause_reading()
+        self._passer.pause_client()
 
     def resume_writing(self) -> None:
-        self._pipe.client.resume_reading()
+        self._passer.resume_client()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._pipe.owner_is_gone()
-        self.settled.set()
+        self._passer.owner_is_gone()
 
     # From the pipe
 
     def write(self, data: bytes) -> None:
-        if self._transport is None or self._transport.is_closing():
-            return
-        if self._tls is not None:
-            try:
-                data = self._tls.send(data)
-            except TlsFailed:
-                self.abort()
-                return
-        self._transport.write(data)
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def write_eof(self) -> None:
-        """Nothing more comes from the client; it may still read."""
-        if self._transport is None or self._transport.is_closing():
-            return
-        if self._tls is None:
+        if not self._transport.is_closing():
             self._transport.write_eof()
-        else:
-            self._transport.write(self._tls.finish())
 
     def pause_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def close(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            if self._tls is not None:
-                self._transport.write(self._tls.finish())
+        if not self._transport.is_closing():
             self._transport.close()
 
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    # TLS
-
-    def _settle(self) -> None:
-        self._pipe.owner_is_here(self)
-        self.settled.set()
-
-    def _decrypt(self, tls: Tls, data: bytes) -> None:
-        assert self._transport is not None
-        fresh = not tls.ready
-        try:
-            plain = tls.receive(data)
-        except TlsFailed as exc:
-            logger.warning("no TLS with the node that owns a tunnel: %s", _reason(exc))
-            self._transport.write(tls.outgoing())
-            self._transport.close()
-            return
-        if answer := tls.outgoing():
-            self._transport.write(answer)
-        if fresh and tls.ready:
-            self._settle()
-        if plain:
-            self._pipe.owner_said(plain)
-        if tls.ended:
-            self.close()
-
-
-def _reason(failed: TlsFailed) -> str:
-    """What was wrong with a node's TLS, without its name or address."""
-    cause = failed.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return cause.verify_message.partition(",")[0]
-    return getattr(cause, "reason", None) or "it ended"
+        self._transport.abort()

@@ -17,7 +17,7 @@ from tunnel_server import config, logs
 from tunnel_server.client_address import Network
 from tunnel_server.complaints import EXIT_USAGE, CommandError
 from tunnel_server.forwarding import Peer
-from tunnel_server.peering import PeerFiles
+from tunnel_server.links import PeerFiles
 from tunnel_server.relay import Limits
 from tunnel_server.routing import NODES, WORKERS
 from tunnel_server.settings import Settings, check

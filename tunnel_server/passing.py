@@ -16,6 +16,8 @@ from tunnel_server.foreign import ForeignJoin
 HOPS_HEADER = b"x-tunnel-hops"
 """A request that has it was passed on already, and is not passed on again."""
 
+_LENGTH = 4  # bytes
+
 _KEPT = (
     (b"host", b"Host"),
     (b"origin", b"Origin"),
@@ -48,6 +50,49 @@ def proxy_header(client: str | None) -> bytes:
     addresses = source.packed + nowhere.packed + bytes(4)  # nobody reads where to, nor the ports
     family = b"\x11" if source.version == 4 else b"\x21"
     return PROXY_SIGNATURE + b"\x21" + family + len(addresses).to_bytes(2, "big") + addresses
+
+
+def piece(data: bytes) -> bytes:
+    """A part of a join as a link carries it: a length of 4 bytes, and `data`. No data: nothing more comes from here."""
+    return len(data).to_bytes(_LENGTH, "big") + data
+
+
+class PieceReader:
+    """Takes apart what a link carries, in chunks of any size. Keeps nothing but the beginning of a length."""
+
+    __slots__ = ("_length", "_rest")
+
+    def __init__(self) -> None:
+        self._length = b""
+        self._rest = 0  # bytes of a piece still to come
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """What came of joins, in order, as soon as it is here; an empty part where one has ended."""
+        end = len(data)
+        if (
+            end > _LENGTH
+            and int.from_bytes(data[:_LENGTH], "big") == end - _LENGTH
+            and not (self._rest or self._length)
+        ):
+            return [data[_LENGTH:]]  # one whole piece, as nearly always
+        parts: list[bytes] = []
+        at = 0
+        while at < end:
+            if not self._rest:
+                step = _LENGTH - len(self._length)
+                self._length += data[at : at + step]
+                at += step
+                if len(self._length) < _LENGTH:
+                    break
+                self._rest, self._length = int.from_bytes(self._length, "big"), b""
+                if not self._rest:
+                    parts.append(b"")
+            else:
+                part = data[at : at + self._rest]
+                at += len(part)
+                self._rest -= len(part)
+                parts.append(part)
+        return parts
 
 
 class Answer:

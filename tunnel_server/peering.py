@@ -1,78 +1,199 @@
-"""Between machines: the listener for joins that other nodes pass on, and the TLS that both sides prove themselves with.
+"""Between machines: the listener for joins that other nodes pass on, and the side of a link that is called.
 
 A node that calls says first which worker it wants, three bytes in the clear; the process that listens gives the
-connection to that worker and has nothing more to do with it. Then comes TLS, in which both show a certificate of the
-peers' own authority, and in it a request as `tunnel_server.passing` writes it. Nothing is passed on to a third node.
+connection to that worker and has nothing more to do with it. What follows is a link (`tunnel_server.links`), and in it
+requests as `tunnel_server.passing` writes them. Nothing is passed on to a third node.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 from hybrid.protocol.tunnel import ROUTING_ID_SIZE, Connect
+from tunnel_server.app import Listener, Server
 from tunnel_server.connection import Connection, Stage
 from tunnel_server.forwarding import gift_path, give, socket_path
 from tunnel_server.http_head import Refusal, Request, read_head
+from tunnel_server.links import Link, PeerContexts
 from tunnel_server.passing import HOPS_HEADER
 from tunnel_server.tls import Tls
 
-if TYPE_CHECKING:
-    from tunnel_server.app import Listener, Server
-
 _NAME_TIME = 10.0  # s for the name of the worker
+_PROOF_TIME = 10.0  # s for the handshake
 _AGAIN = 0.002  # s until a queue that was full is tried again
 _BACKLOG = 1024
+_NODES = Listener(secure=False, trusted=True)
 
 
-@dataclass(frozen=True, slots=True)
-class PeerFiles:
-    """PEM files: our certificate chain, its key, the authority of all peers."""
+class CalledLinks:
+    """Links that other nodes made to this worker, at most `limit` at once."""
 
-    cert: Path
-    key: Path
-    ca: Path
+    def __init__(self, server: Server, contexts: PeerContexts, limit: int) -> None:
+        self.server = server
+        self.contexts = contexts
+        self.limit = limit
+        self.open: set[CalledLink] = set()
 
-    def contexts(self) -> PeerContexts:
-        """TLS with the files as they are now.
+    def make(self) -> CalledLink:
+        """For a connection that is given to us."""
+        return CalledLink(self)
 
-        Raises:
-            OSError: a file cannot be read, or is not what it should be (also ssl.SSLError).
-        """
-        calling = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(self.ca))
-        called = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.ca))
-        called.verify_mode = ssl.CERT_REQUIRED
-        called.num_tickets = 0  # nobody resumes
-        for context in (calling, called):
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.load_cert_chain(self.cert, self.key, password="")
-        return PeerContexts(calling, called)
+    def close(self) -> None:
+        """End them all, at once."""
+        for link in list(self.open):
+            link.abort()
 
 
-@dataclass(slots=True)
-class PeerContexts:
-    """TLS for calling other nodes, and for being called by them. Connections that exist keep what they began with."""
+class CalledLink(Link):
+    """One of them: it may join tunnels that are here, nothing else. New certificates end it before its next join."""
 
-    calling: ssl.SSLContext
-    called: ssl.SSLContext
+    def __init__(self, links: CalledLinks) -> None:
+        super().__init__(Tls(links.contexts.called))
+        self._links = links
+        self._context = links.contexts.called
+        self._join: _Join | None = None
+        self._deadline: asyncio.TimerHandle | None = None
 
-    def replace_by(self, fresh: PeerContexts) -> None:
-        """Take other certificates and another authority for connections to come."""
-        self.calling, self.called = fresh.calling, fresh.called
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if len(self._links.open) >= self._links.limit:
+            self.abort()
+            return
+        self._links.open.add(self)
+        self._deadline = asyncio.get_running_loop().call_later(_PROOF_TIME, self.abort)
+
+    def proved(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def take(self, part: bytes) -> None:
+        if self._join is None:
+            if not part or self._context is not self._links.contexts.called:
+                self.abort()
+                return
+            server = self._links.server
+            self._join = _Join(self)
+            self._join.begin(NodeConnection(server, _NODES, server.number()))
+        self._join.take(part)
+
+    def join_is_over(self) -> None:
+        """Its turn is over."""
+        self._join = None
+        if self._full:
+            self.close()  # its last words may take a while
+        else:
+            self.resume_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._join is not None:
+            self._join.full(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._join is not None:
+            self._join.full(False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._links.open.discard(self)
+        self.proved()
+        if self._join is not None:
+            self._join.lost(exc)
+
+
+class _Join(asyncio.Transport):
+    """What a `Connection` takes for its TCP connection: one turn on a link."""
+
+    def __init__(self, link: CalledLink) -> None:
+        super().__init__()
+        self._link = link
+        self._connection: NodeConnection | None = None  # until it is lost
+        self._closing = False
+        self._we_ended = False
+        self._they_ended = False
+
+    def begin(self, connection: NodeConnection) -> None:
+        """Let a connection have it."""
+        self._connection = connection
+        connection.connection_made(self)
+
+    # From the link
+
+    def take(self, part: bytes) -> None:
+        """What the other node passes on; nothing: no more of it."""
+        if not part:
+            self._they_ended = True
+            if self._connection is None:
+                self._link.join_is_over()
+                return
+            if not self._closing and not self._connection.eof_received():
+                self.close()
+            if self._we_ended:
+                self.lost()  # the next join may stand right behind
+        elif not self._closing and self._connection is not None:
+            self._connection.data_received(part)
+
+    def full(self, is_full: bool) -> None:
+        """The other node takes no more, or again."""
+        if self._connection is not None:
+            (self._connection.pause_writing if is_full else self._connection.resume_writing)()
+
+    def lost(self, exc: Exception | None = None) -> None:
+        """The connection is over, and the turn too if nothing more can come."""
+        connection, self._connection = self._connection, None
+        self._closing = True
+        if connection is None:
+            return
+        connection.connection_lost(exc)
+        if self._they_ended:
+            self._link.join_is_over()
+
+    # From the connection
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._link.transport.get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if data and not self._we_ended:
+            self._link.send(bytes(data))
+
+    def write_eof(self) -> None:
+        if not self._we_ended:
+            self._we_ended = True
+            self._link.send(b"")
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.write_eof()
+            asyncio.get_running_loop().call_soon(self.lost)
+
+    def abort(self) -> None:
+        if self.get_write_buffer_size():
+            self._link.abort()  # what was written would still go out
+        else:
+            self.close()
+
+    def pause_reading(self) -> None:
+        self._link.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._link.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        return self._link.transport.get_write_buffer_size()
 
 
 class NodeConnection(Connection):
-    """A connection of another node, which may join tunnels that are here, and nothing else."""
+    """A join that another node passes on."""
 
     __slots__ = ()
-
-    def __init__(self, contexts: PeerContexts, server: Server, listener: Listener, number: int) -> None:
-        super().__init__(server, listener, number)
-        self._tls = Tls(contexts.called)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -19,7 +19,7 @@ from cryptography import x509
 from tunnel_server.client_address import Network
 from tunnel_server.complaints import EXIT_USAGE, CommandError
 from tunnel_server.forwarding import Peer
-from tunnel_server.peering import PeerContexts, PeerFiles
+from tunnel_server.links import PeerContexts, PeerFiles
 from tunnel_server.relay import Limits
 
 SPARE_FILES = 128  # descriptors for everything that is not a connection
@@ -118,8 +118,9 @@ class Settings:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
             return self
-        # A join whose bytes are passed on holds the owner's end too; plain ones are given away to workers.
-        each = 2 if self.peers or (self.workers > 1 and self.cert is not None) else 1
+        # A join whose bytes are passed on holds the way to its owner too, and links between nodes wait for their next
+        # join; plain joins are given away to workers.
+        each = 2 if self.peer_files is not None or (self.workers > 1 and self.cert is not None) else 1
         wanted = each * self.limits.connections + SPARE_FILES
         if soft < wanted:
             soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -15,7 +15,6 @@ import socket
 import sys
 from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ import click
 from tunnel_server.app import Server
 from tunnel_server.complaints import CommandError
 from tunnel_server.forwarding import Forwarder, gift_path, take_gifts
-from tunnel_server.peering import NodeConnection, PeerContexts
+from tunnel_server.links import PeerContexts
+from tunnel_server.peering import CalledLinks
 from tunnel_server.routing import owner_of
 from tunnel_server.runtime_folder import in_use
 from tunnel_server.settings import Settings, log_trouble
@@ -168,9 +168,13 @@ async def work(job: Job, settings: Settings) -> int:
     gifts.bind(gift_path(job.socket))
     public = [socket.socket(fileno=number) for number in job.public]
     async with relaying(settings, [*public, inside], routing_id, forwarder.route) as (single, server):
-        take_gifts(server, gifts, None if peers_tls is None else partial(NodeConnection, peers_tls))
+        links = None if peers_tls is None else CalledLinks(server, peers_tls, settings.limits.connections)
+        take_gifts(server, gifts, None if links is None else links.make)
         await Worker(settings, single, server, forwarder, peers_tls, out).live(words)
         asyncio.get_running_loop().remove_reader(gifts)
+    forwarder.close()
+    if links is not None:
+        links.close()
     gifts.close()
     out.close()
     return 0

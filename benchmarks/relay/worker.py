@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -18,8 +17,9 @@ import uvloop
 from benchmarks.relay.byte_copier import server_context
 from tunnel_server.app import serve
 from tunnel_server.forwarding import Forwarder, Peer, gift_path, socket_path, take_gifts
+from tunnel_server.links import PeerFiles
 from tunnel_server.metrics import Meter
-from tunnel_server.peering import NodeConnection, PeerFiles, listen
+from tunnel_server.peering import CalledLinks, listen
 from tunnel_server.relay import Limits
 from tunnel_server.routing import owner_of
 
@@ -46,7 +46,7 @@ async def main(options: argparse.Namespace) -> None:
             router=Forwarder(owner_of(number).node, options.folder, peers=peers, peers_tls=peers_tls).route,
         ) as server:
             await server.listen(inside, secure=False, trusted=True)
-            take_gifts(server, gifts, partial(NodeConnection, peers_tls) if peers_tls is not None else None)
+            take_gifts(server, gifts, CalledLinks(server, peers_tls, 10000).make if peers_tls is not None else None)
             if options.peer_port:
                 nodes.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 nodes.bind(("127.0.0.1", options.peer_port))

@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from tunnel_server.passing import piece
+
 from .cluster_rig import PATIENCE, Node, Refused, eventually, load, node, opened, transaction, tunnel
 from .tls import Certificate, make_certificate
 
@@ -127,12 +129,16 @@ async def answer(port: int, owner: int, context: ssl.SSLContext | None, path: st
     async with asyncio.timeout(PATIENCE):
         try:
             reader, writer = await called(port, owner, context)
-            writer.write("\r\n".join((*head, *words, "", "")).encode())
-            line = await reader.readline()
         except OSError:
             return b""
-    writer.transport.abort()
-    return line
+        try:
+            writer.write(piece("\r\n".join((*head, *words, "", "")).encode()))
+            await reader.readexactly(4)
+            return await reader.readline()
+        except (OSError, asyncio.IncompleteReadError):
+            return b""
+        finally:
+            writer.transport.abort()
 
 
 async def test_only_nodes_are_let_in(certificate: Certificate, tmp_path: Path) -> None:
@@ -312,7 +318,7 @@ async def test_a_node_that_is_not_who_it_should_be(
                 assert connection.recv(3, socket.MSG_WAITALL) == b"\x02\0\0"
                 with contextlib.suppress(OSError):
                     with impostors.server_context().wrap_socket(connection, server_side=True) as secure:
-                        return secure.recv(26) == b"GET /cable/connect/020000/"
+                        return secure.recv(30)[4:] == b"GET /cable/connect/020000/"
                 return False
 
         files = files_of(tmp_path / "files", [believed], certificate)
@@ -323,9 +329,9 @@ async def test_a_node_that_is_not_who_it_should_be(
                 await opened(relay.port, f"/cable/connect/{2 << 16:06x}/{secrets.token_hex(16)}")
             assert await asked == (wrong == "nothing")
             if wrong == "nothing":
-                assert not relay.said("no TLS with the node")
+                assert not relay.said("no TLS with another node")
             else:
-                await eventually(lambda: relay.said("no TLS with the node"))
+                await eventually(lambda: relay.said("no TLS with another node"))
 
 
 async def test_a_node_that_does_not_answer(certificate: Certificate) -> None:

@@ -13,7 +13,7 @@ from hybrid.protocol.tunnel import Connect
 from tunnel_server.client_address import read_proxy_header
 from tunnel_server.foreign import ForeignJoin
 from tunnel_server.http_head import Request, read_head
-from tunnel_server.passing import Answer, proxy_header, request
+from tunnel_server.passing import Answer, PieceReader, piece, proxy_header, request
 
 JOIN = Connect(b"\x01\x02\x03", bytes(range(16)))
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
@@ -130,3 +130,34 @@ def test_any_chunks(sizes: list[int], data: st.DataObject) -> None:
         answer.feed(whole[at:cut])
         at = cut
         assert answer.open == (at in ends)
+
+
+def test_pieces_of_a_link_as_they_are_documented() -> None:
+    reader = PieceReader()
+    assert piece(b"abc").hex() == "00000003616263"
+    assert reader.feed(bytes.fromhex("00000003616263")) == [b"abc"]
+    assert reader.feed(bytes.fromhex("0000000361")) == [b"a"], "at once, not when all of it is here"
+    assert reader.feed(bytes.fromhex("6263 00000000 000000")) == [b"bc", b""]
+    assert reader.feed(bytes.fromhex("00 00000001 64 00000000")) == [b"", b"d", b""]
+
+
+@given(st.lists(st.lists(st.binary(min_size=1, max_size=300), max_size=4), max_size=4), st.data())
+def test_pieces_in_any_chunks(joins: list[list[bytes]], data: st.DataObject) -> None:
+    whole = b"".join(piece(part) for parts in joins for part in (*parts, b""))
+    cuts = sorted({*data.draw(st.lists(st.integers(0, len(whole)), max_size=20)), len(whole)})
+    reader, found, at = PieceReader(), [b""], 0
+    for cut in cuts:
+        for part in reader.feed(whole[at:cut]):
+            if part:
+                found[-1] += part
+            else:
+                found.append(b"")
+        at = cut
+    assert found == [*(b"".join(parts) for parts in joins), b""]
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20))
+def test_a_link_may_carry_anything(chunks: list[bytes]) -> None:
+    reader = PieceReader()
+    for chunk in chunks:
+        assert sum(map(len, reader.feed(chunk))) <= len(chunk)
