@@ -248,6 +248,7 @@ def test_a_program_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _SCRIPT = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs behind it
 from hybrid.testing.browser import open_browser
 with open_browser() as browser:
     print(browser._place.display.name, flush=True)
