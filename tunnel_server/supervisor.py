@@ -252,7 +252,7 @@ class Supervisor:
                     start_new_session=True,  # what a terminal sends is for the supervisor alone
                     env=_environment(),
                 )
-        except BaseException:
+        except BaseException:  # also when we are told to end meanwhile
             ours.close()
             raise
         return _Process(job, process), ours

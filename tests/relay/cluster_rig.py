@@ -258,7 +258,7 @@ async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path
     writer.write("\r\n".join((*head, "", "")).encode())
     try:
         answer = (await reader.readuntil(b"\r\n\r\n")).decode()
-    except BaseException:
+    except BaseException:  # also when the test is over
         writer.transport.abort()
         raise
     status = int(answer[9:12])
@@ -327,7 +327,7 @@ async def tunnel(
     owner = await opened(port, f"/cable/new/{number}", context)
     try:
         guest = await opened(join_port or port, f"/cable/connect/{owner.routing_id}/{number}", context)
-    except BaseException:
+    except BaseException:  # also when the test is over
         owner.abort()
         raise
     try:

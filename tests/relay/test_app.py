@@ -520,7 +520,7 @@ async def test_pings_of_a_side_that_never_reads_do_not_pile_up(plain: Relay) -> 
     reader, writer = await asyncio.open_connection(sock=narrow)
     owner = Raw(reader, writer)
     assert (await owner.ask("/cable/new/" + 32 * "A")).status == 101
-    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a whole transport
     for _ in range(50):
         owner.write(frame(PING, bytes(125)) * 1000)
     await until(partial(some_waiting, plain))
@@ -532,7 +532,7 @@ async def test_pings_of_a_side_that_never_reads_do_not_pile_up(plain: Relay) -> 
 async def test_what_stalled_readers_leave_counts_for_the_limit_of_all() -> None:
     limits = Limits(buffered=50_000, messages=1 << 20, total=1 << 30, stall=1000)
     async with running(limits=limits) as relay, relay.raw_pair() as (owner, guest):
-        owner.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        owner.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a whole transport
 
         async def send_for_ever() -> None:
             while True:

@@ -116,7 +116,7 @@ async def called(
     if context is not None:
         try:
             await writer.start_tls(context, server_hostname="localhost")
-        except BaseException:
+        except BaseException:  # also when the test is over
             writer.transport.abort()
             raise
     return reader, writer
