@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from benchmarks.relay.connection_tracking import wait_for_room
 from benchmarks.relay.generator import Load, on_core
 from benchmarks.relay.servers import ROOT, Server, relay, yardstick
 from hybrid.testing.throwaway_ca import TLSFiles
@@ -44,6 +45,7 @@ class Bench:
 
     def load(self, server: Server, *arguments: str) -> Load:
         """Run the generator against `server`."""
+        wait_for_room()
         command = [str(self.program), "-h", "127.0.0.1", "-p", str(server.port), "-P", str(server.pid)]
         done = subprocess.run(
             on_core(CORE, [*command, *_SPREAD, *server.options, *arguments]),
@@ -55,6 +57,8 @@ class Bench:
         load = Load(json.loads(done.stdout))
         if load.fields.get("failed"):
             raise RuntimeError(f"{load.failed} transactions failed: {load.fields['errors']} {done.stderr}")
+        if load.fields.get("ok") == 0:
+            raise RuntimeError("not one transaction came to its end")
         return load
 
 

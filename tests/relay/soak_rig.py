@@ -20,11 +20,14 @@ from enum import Enum
 from hashlib import blake2b
 from typing import cast
 
+from benchmarks.relay.connection_tracking import let_others_end
+
 from .probe_rig import BINARY, CLOSE, CONTINUATION, PING, PONG, request
 
 MESSAGES = 8  # as many as a relay keeps for who is not there yet
 _SIZES = (0, 1, 60, 125 - 20, 126 - 20, 300, 300, 300, 2000, 5000)
 _PIECES = (1, 2, 3, 7, 20, 100)
+_LOOK = 250  # transactions between two looks whether the kernel has room for more connections
 
 
 class End(Enum):
@@ -244,7 +247,9 @@ class Soak:
         numbers = iter(range(transactions))
 
         async def one_after_the_other() -> None:
-            for _ in numbers:
+            for number in numbers:
+                if number % _LOOK == 0:
+                    await let_others_end()
                 await self._transaction()
 
         async with asyncio.TaskGroup() as group:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.relay import connection_tracking
 from benchmarks.relay.generator import CannotBuild, Load, build
 from benchmarks.relay.rounds import Bench
 from benchmarks.relay.servers import relay, yardstick
@@ -22,6 +23,26 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         return Bench(build(folder), ThrowawayCA.create().write(folder))
     except CannotBuild as exc:
         pytest.skip(str(exc))
+
+
+@pytest.mark.parametrize(
+    ("most", "taken", "full"), [(262144, 202144, False), (262144, 202145, True), (1000, 500, False), (1000, 501, True)]
+)
+async def test_no_load_on_a_full_table_of_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, taken: int, full: bool
+) -> None:
+    monkeypatch.setattr(connection_tracking, "_FOLDER", tmp_path)
+    monkeypatch.setattr(connection_tracking, "_PATIENCE", 0)
+    assert not connection_tracking.is_full(), "no table"
+    (tmp_path / "nf_conntrack_max").write_text(f"{most}\n")
+    (tmp_path / "nf_conntrack_count").write_text(f"{taken}\n")
+    assert connection_tracking.is_full() == full
+    if full:
+        with pytest.raises(TimeoutError):
+            connection_tracking.wait_for_room()
+    else:
+        connection_tracking.wait_for_room()
+        await connection_tracking.let_others_end()
 
 
 @pytest.mark.slow

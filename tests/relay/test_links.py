@@ -16,9 +16,9 @@ import pytest
 from tunnel_server import links
 from tunnel_server.app import Server, serve
 from tunnel_server.forwarding import Forwarder, Peer, gift_path, socket_path, take_gifts
-from tunnel_server.links import PeerContexts, PeerFiles
+from tunnel_server.links import Links, PeerContexts, PeerFiles
 from tunnel_server.passing import piece
-from tunnel_server.peering import CalledLink, CalledLinks, listen
+from tunnel_server.peering import CalledLink, CalledLinks, NodeConnection, listen
 from tunnel_server.relay import Limits
 from tunnel_server.tls import Tls
 
@@ -335,3 +335,131 @@ async def test_only_so_many_links_are_let_in(nodes: Nodes) -> None:
     writer.transport.abort()
     await eventually(lambda: not nodes.links.open)
     await nodes.whole()
+
+
+async def test_nothing_of_a_join_reaches_the_next_one(nodes: Nodes) -> None:
+    """Whoever breaks off, with how much still on its way."""
+    for number in range(12):
+        first, second = await nodes.passed_on()
+        assert await first.alive(second)
+        ours = bytes([number]) * 1000
+        for _ in range(3):
+            first.send(ours)
+            second.send(ours)
+        gone, left = (first, second) if number % 2 else (second, first)
+        gone.abort()
+        while (got := await left.frame())[0] == 2:
+            assert got[1] == ours
+        await nodes.quiet()
+    assert nodes.links.made == 1
+
+
+async def test_a_join_that_ends_without_an_answer_is_not_tried_again(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when one address has so many connections at the owner that it gets not even a refusal."""
+    await nodes.whole()
+    heads: list[bytes] = []
+
+    def drop(connection: NodeConnection, head: bytes) -> None:
+        heads.append(head)
+        connection.drop()
+
+    monkeypatch.setattr(NodeConnection, "_ask", drop)
+    with pytest.raises(Refused, match="404"):
+        await nodes.passed_on()
+    assert (len(heads), nodes.links.made) == (1, 1)
+
+
+async def test_a_join_that_ends_while_its_node_is_made_to_wait(nodes: Nodes) -> None:
+    """The node was read no more, because the other side of the tunnel did not read; the link is good all the same."""
+    for _ in range(2):
+        _, second = await nodes.passed_on()
+        for connection in list(nodes.owner.connections.values()):
+            if isinstance(connection, NodeConnection):
+                connection.pause_reading()
+                connection.close()
+        assert await second.ending() == 1001
+        await nodes.quiet()
+    await nodes.whole()
+    assert nodes.links.made == 1
+
+
+async def test_a_node_that_never_ends_a_join(certificate: Certificate, tmp_path: Path) -> None:
+    async with two(certificate, tmp_path, Limits(linger=0.1)) as nodes, caller(nodes) as link:
+        link.send(head(f"/cable/connect/{OWNER.hex()}/{secrets.token_hex(16)}"))
+        assert b" 404 " in await link.receive()
+        while await link.receive():
+            pass
+        assert not nodes.owner.connections
+
+
+class Nobody:
+    """Asks for a link and is told nothing that matters."""
+
+    def owner_said(self, data: bytes) -> None:
+        raise AssertionError(data)
+
+    def owner_is_gone(self) -> None: ...
+
+    def pause_client(self) -> None: ...
+
+    def resume_client(self) -> None: ...
+
+
+async def test_an_owner_that_never_ends_a_join(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "_END_TIME", 0.05)
+    monkeypatch.setattr(CalledLink, "send", lambda link, data: None)
+    turn = await Links(nodes.contexts).turn(OWNER, "127.0.0.1", nodes.peers, Nobody())
+    turn.write(b"GET")
+    await eventually(lambda: len(nodes.owner.connections) == 1)
+    turn.close()
+    await eventually(lambda: not nodes.links.open)
+
+
+async def test_who_proves_something_and_wants_nothing_is_put_out(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that was cut off says nothing more either; a tunnel may be as silent as it likes."""
+    monkeypatch.setattr("tunnel_server.peering._SILENT_TIME", 0.3)
+    first, second = await nodes.passed_on()
+    nobody = head(f"/cable/connect/{OWNER.hex()}/{secrets.token_hex(16)}")
+    for parts in ((), (nobody, b"")):
+        async with caller(nodes) as link:
+            if parts:
+                link.send(*parts)
+            while await link.receive():
+                pass
+    assert await first.alive(second)
+
+
+async def test_the_last_words_of_a_relay_that_stops_are_waited_for(nodes: Nodes) -> None:
+    async with caller(nodes) as link:
+        number = secrets.token_hex(16)
+        first = await opened(nodes.owner.port, f"/cable/new/{number}")
+        nodes.sides.append(first)
+        link.send(head(f"/cable/connect/{OWNER.hex()}/{number}"))
+        assert b" 101 " in await link.receive()
+        stopping = asyncio.ensure_future(nodes.owner.aclose())
+        assert await first.ending() == 1001
+        first.abort()
+        await eventually(lambda: [type(left) for left in nodes.owner.connections.values()] == [NodeConnection])
+        link.send(b"")
+        await stopping
+
+
+async def test_whoever_asks_for_a_link_may_leave_at_any_step(nodes: Nodes) -> None:
+    made = Links(nodes.contexts)
+    for steps in range(100):
+        asking = asyncio.ensure_future(made.turn(OWNER, "127.0.0.1", nodes.peers, Nobody()))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if steps % 2:
+            made.close()
+        asking.cancel()
+        try:
+            turn = await asking
+        except (asyncio.CancelledError, ConnectionError):
+            continue
+        turn.abort()
+        break
+    assert steps > 2
+    await eventually(lambda: not nodes.links.open)
