@@ -225,9 +225,9 @@ class _Gift:
 
 
 class _Owner(Protocol):
-    """A way to the owner of one join. `fresh`: made for it, not left over from another one."""
+    """A way to the owner of one join. `stale`: left over from another one, it may have ended before this one."""
 
-    fresh: bool
+    stale: bool
 
     def write(self, data: bytes) -> None:
         """Send bytes of the client."""
@@ -266,6 +266,7 @@ class _Pipe:
         self._over = False  # the client's side ended, or got its last word
         self._client_ended = False
         self._client_full = False
+        self._owner_full = False
         client.pause_reading()
         self._meeting = asyncio.get_running_loop().create_task(self._meet())
 
@@ -296,22 +297,24 @@ class _Pipe:
         """
         try:
             self._settled.clear()
+            self._owner_full = False
             owner.write(bytes(self._unsaid))
             await self._settled.wait()
         except asyncio.CancelledError:  # no answer in time, or the client has gone
             owner.abort()
             raise
         if self._answer.unanswered:
-            if owner.fresh:
+            if not owner.stale:
                 raise ConnectionError("no answer")
             return False
         self._owner = owner
         self._unsaid.clear()
         if self._over:
             owner.close()
-        if self._client_full:
+        elif self._client_full:
             owner.pause_reading()
-        self._client.resume_reading()
+        if not self._owner_full:
+            self._client.resume_reading()
         if self._client_ended:
             owner.write_eof()
         return True
@@ -376,10 +379,13 @@ class _Pipe:
             self._client.close()  # the owner has said all there is to say
 
     def pause_client(self) -> None:
+        self._owner_full = True
         self._client.pause_reading()
 
     def resume_client(self) -> None:
-        self._client.resume_reading()
+        self._owner_full = False
+        if self._owner is not None:  # before its answer it has all that it will get
+            self._client.resume_reading()
 
 
 async def _reach_worker(path: str, passer: Passer) -> _Owner:
@@ -390,7 +396,7 @@ async def _reach_worker(path: str, passer: Passer) -> _Owner:
 class _Worker(asyncio.Protocol):
     """The connection to a worker on this host."""
 
-    fresh = True
+    stale = False
     _transport: asyncio.Transport
 
     def __init__(self, passer: Passer) -> None:

@@ -21,6 +21,7 @@ from tunnel_server.tls import Tls, TlsFailed
 logger = logging.getLogger(__name__)
 
 _IDLE_TIME = 30.0  # s that a link waits for its next join
+_END_TIME = 10.0  # s for the other side to end a join that is over here, and for last bytes to leave
 _MAX_IDLE = 64  # links to one worker
 _WRITE_BUFFER = 64 * 1024
 
@@ -87,6 +88,7 @@ class Link(asyncio.Protocol):
         self._tls = tls
         self._reader = PieceReader()
         self._full = False  # more was written than the other side takes
+        self._timer: asyncio.TimerHandle | None = None
 
     def take(self, part: bytes) -> None:
         """A part of a join; an empty one: the other side has said all there is to say."""
@@ -127,6 +129,9 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._full = False
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.abort_after(None)
+
     # From whose turn it is
 
     @property
@@ -158,10 +163,17 @@ class Link(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(self._tls.finish())
             self._transport.close()
+            self.abort_after(_END_TIME)
 
     def abort(self) -> None:
         """End at once."""
         self._transport.abort()
+
+    def abort_after(self, seconds: float | None) -> None:
+        """End when this time is over, unless another one is set before; None: never."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.abort)
 
 
 # The side that calls
@@ -170,16 +182,17 @@ class Link(asyncio.Protocol):
 class Turn:
     """One join on a link that we made, as `forwarding` sees it; nothing happens any more when it is over.
 
-    `fresh`: nobody used the link before. One that waited for its next join may have ended just now.
+    `stale`: the link waited for its next join, and has ended; perhaps before this one.
     """
 
-    __slots__ = ("_ended", "_link", "_passer", "fresh")
+    __slots__ = ("_ended", "_fresh", "_link", "_passer", "stale")
 
     def __init__(self, link: _CallingLink, passer: Passer, fresh: bool) -> None:
         self._link: _CallingLink | None = link
         self._passer: Passer | None = passer
         self._ended = False
-        self.fresh = fresh
+        self._fresh = fresh  # nobody used the link before
+        self.stale = False
 
     # From the pipe
 
@@ -207,8 +220,10 @@ class Turn:
     def close(self) -> None:
         """The client has gone."""
         self._passer = None
-        self.write_eof()
-        self.resume_reading()  # to see the owner's end
+        if self._link is not None:
+            self.write_eof()
+            self._link.resume_reading()  # to see the owner's end
+            self._link.abort_after(_END_TIME)
 
     def abort(self) -> None:
         """The link is no good."""
@@ -226,8 +241,9 @@ class Turn:
         if self._passer is not None:
             (self._passer.pause_client if is_full else self._passer.resume_client)()
 
-    def over(self) -> None:
+    def over(self, *, lost: bool) -> None:
         self._link = None
+        self.stale = lost and not self._fresh
         if self._passer is not None:
             self._passer.owner_is_gone()
 
@@ -245,7 +261,6 @@ class _CallingLink(Link):
         self.routing_id = routing_id
         self.context = context
         self.settled = asyncio.Event()  # it can be used, or has ended
-        self.timer: asyncio.TimerHandle | None = None  # while it waits for its next join
 
     @property
     def usable(self) -> bool:
@@ -254,13 +269,13 @@ class _CallingLink(Link):
 
     def begin(self, passer: Passer, *, fresh: bool) -> Turn:
         """Let a join have it."""
-        if self.timer is not None:
-            self.timer.cancel()
+        self.abort_after(None)
         self._turn = Turn(self, passer, fresh)
         return self._turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._links.remember(self)
         self._tls.receive(b"")
         self._transport.write(self.routing_id + self._tls.outgoing())
 
@@ -277,7 +292,7 @@ class _CallingLink(Link):
             turn.write_eof()
             self._turn = None
             self._links.put_back(self, full=self._full)
-            turn.over()
+            turn.over(lost=False)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -290,11 +305,12 @@ class _CallingLink(Link):
             self._turn.full(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         self._ended = True
         self._links.forget(self)
         self.settled.set()
         if self._turn is not None:
-            self._turn.over()
+            self._turn.over(lost=True)
 
 
 class Links:
@@ -319,13 +335,13 @@ class Links:
                 return link.begin(passer, fresh=False)
             link.close()
         link = _CallingLink(self, routing_id, context, host)
-        self._all.add(link)
+        transport: asyncio.BaseTransport | None = None
         try:
-            await asyncio.get_running_loop().create_connection(lambda: link, host, port)
+            transport, _ = await asyncio.get_running_loop().create_connection(lambda: link, host, port)
             await link.settled.wait()
         except BaseException:  # also when whoever asked has gone meanwhile
-            self._all.discard(link)
-            if hasattr(link, "_transport"):
+            self.forget(link)  # uvloop does not tell of the end of what it was still making
+            if transport is not None:
                 link.abort()
             raise
         if not link.usable:
@@ -339,14 +355,16 @@ class Links:
             link.close()
             return
         link.resume_reading()
-        link.timer = asyncio.get_running_loop().call_later(_IDLE_TIME, link.close)
+        link.abort_after(_IDLE_TIME)
         waiting.append(link)
+
+    def remember(self, link: _CallingLink) -> None:
+        """A link is made."""
+        self._all.add(link)
 
     def forget(self, link: _CallingLink) -> None:
         """A link has ended."""
         self._all.discard(link)
-        if link.timer is not None:
-            link.timer.cancel()
         waiting = self._idle.get(link.routing_id, [])
         if link in waiting:
             waiting.remove(link)

@@ -23,6 +23,7 @@ from tunnel_server.tls import Tls
 
 _NAME_TIME = 10.0  # s for the name of the worker
 _PROOF_TIME = 10.0  # s for the handshake
+_SILENT_TIME = 60.0  # s without a join, or for the end of one that has ended here; who calls ends a link before
 _AGAIN = 0.002  # s until a queue that was full is tried again
 _BACKLOG = 1024
 _NODES = Listener(secure=False, trusted=True)
@@ -55,7 +56,6 @@ class CalledLink(Link):
         self._links = links
         self._context = links.contexts.called
         self._join: _Join | None = None
-        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -63,11 +63,10 @@ class CalledLink(Link):
             self.abort()
             return
         self._links.open.add(self)
-        self._deadline = asyncio.get_running_loop().call_later(_PROOF_TIME, self.abort)
+        self.abort_after(_PROOF_TIME)
 
     def proved(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self.abort_after(_SILENT_TIME)
 
     def take(self, part: bytes) -> None:
         if self._join is None:
@@ -75,17 +74,19 @@ class CalledLink(Link):
                 self.abort()
                 return
             server = self._links.server
-            self._join = _Join(self)
-            self._join.begin(NodeConnection(server, _NODES, server.number()))
-        self._join.take(part)
-
-    def join_is_over(self) -> None:
-        """Its turn is over."""
+            self.abort_after(None)
+            self._join = _Join(self, NodeConnection(server, _NODES, server.number()))
+        if part:
+            self._join.take(part)
+            return
+        self._join.end()
         self._join = None
         if self._full:
-            self.close()  # its last words may take a while
-        else:
-            self.resume_reading()
+            self.close()  # last words may take a while
+
+    def said_all(self) -> None:
+        """The join has ended here, and what the other node still says of it is not for anybody."""
+        self.abort_after(_SILENT_TIME)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -98,58 +99,48 @@ class CalledLink(Link):
             self._join.full(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         self._links.open.discard(self)
-        self.proved()
         if self._join is not None:
             self._join.lost(exc)
 
 
 class _Join(asyncio.Transport):
-    """What a `Connection` takes for its TCP connection: one turn on a link."""
+    """What a `Connection` takes for its TCP connection: one turn on a link.
 
-    def __init__(self, link: CalledLink) -> None:
+    Closed, it is lost when the other node has ended it too, which has then read all of it.
+    """
+
+    def __init__(self, link: CalledLink, connection: NodeConnection) -> None:
         super().__init__()
         self._link = link
-        self._connection: NodeConnection | None = None  # until it is lost
-        self._closing = False
-        self._we_ended = False
-        self._they_ended = False
-
-    def begin(self, connection: NodeConnection) -> None:
-        """Let a connection have it."""
         self._connection = connection
+        self._closing = False
+        self._ended = False  # we have said all there is to say
         connection.connection_made(self)
 
     # From the link
 
     def take(self, part: bytes) -> None:
-        """What the other node passes on; nothing: no more of it."""
-        if not part:
-            self._they_ended = True
-            if self._connection is None:
-                self._link.join_is_over()
-                return
-            if not self._closing and not self._connection.eof_received():
-                self.close()
-            if self._we_ended:
-                self.lost()  # the next join may stand right behind
-        elif not self._closing and self._connection is not None:
+        """What the other node passes on."""
+        if not self._closing:
             self._connection.data_received(part)
+
+    def end(self) -> None:
+        """No more of it."""
+        if not self._closing:
+            self._connection.eof_received()  # a tunnel has no use for one direction alone
+            self.close()
+        self.lost(None)
 
     def full(self, is_full: bool) -> None:
         """The other node takes no more, or again."""
-        if self._connection is not None:
-            (self._connection.pause_writing if is_full else self._connection.resume_writing)()
+        (self._connection.pause_writing if is_full else self._connection.resume_writing)()
 
-    def lost(self, exc: Exception | None = None) -> None:
-        """The connection is over, and the turn too if nothing more can come."""
-        connection, self._connection = self._connection, None
-        self._closing = True
-        if connection is None:
-            return
-        connection.connection_lost(exc)
-        if self._they_ended:
-            self._link.join_is_over()
+    def lost(self, exc: Exception | None) -> None:
+        """Nothing follows, also because the link has ended."""
+        self._closing = self._ended = True
+        self._connection.connection_lost(exc)
 
     # From the connection
 
@@ -160,28 +151,30 @@ class _Join(asyncio.Transport):
         return self._closing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if data and not self._we_ended:
+        if data and not self._ended:
             self._link.send(bytes(data))
 
     def write_eof(self) -> None:
-        if not self._we_ended:
-            self._we_ended = True
+        if not self._ended:
+            self._ended = True
             self._link.send(b"")
+            self._link.said_all()
 
     def close(self) -> None:
         if not self._closing:
             self._closing = True
             self.write_eof()
-            asyncio.get_running_loop().call_soon(self.lost)
+            self._link.resume_reading()  # to see the other node's end
 
     def abort(self) -> None:
-        if self.get_write_buffer_size():
-            self._link.abort()  # what was written would still go out
+        if self._ended or self.get_write_buffer_size():
+            self._link.abort()  # the other node does not end it, or what was written would still go out
         else:
             self.close()
 
     def pause_reading(self) -> None:
-        self._link.pause_reading()
+        if not self._closing:
+            self._link.pause_reading()
 
     def resume_reading(self) -> None:
         self._link.resume_reading()
@@ -206,6 +199,9 @@ class NodeConnection(Connection):
                 super()._ask(head)
             case _:
                 self._turn_away(Refusal(404))
+
+    def _hand_over(self, target: Connect, request: Request, head: bytes) -> bool:
+        return False  # nothing is passed on to a third node, and the socket is the link's
 
 
 async def listen(listener: socket.socket, folder: Path, limit: int) -> asyncio.Server:
