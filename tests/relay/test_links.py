@@ -15,6 +15,8 @@ import pytest
 
 from tunnel_server import links
 from tunnel_server.app import Server, serve
+from tunnel_server.connection import Connection
+from tunnel_server.foreign import ForeignJoin
 from tunnel_server.forwarding import Forwarder, Peer, gift_path, socket_path, take_gifts
 from tunnel_server.links import Links, PeerContexts, PeerFiles
 from tunnel_server.passing import piece
@@ -190,12 +192,36 @@ async def test_new_certificates_end_links_before_their_next_join(nodes: Nodes, c
     await eventually(lambda: len(nodes.links.open) == 1)
 
 
+async def test_links_made_with_certificates_that_were_replaced_carry_no_other_join(
+    nodes: Nodes, certificate: Certificate
+) -> None:
+    await nodes.whole()
+    nodes.contexts.replace_by(contexts_of(certificate))
+    await nodes.passed_on()
+    assert nodes.links.made == 2
+    nodes.contexts.replace_by(contexts_of(certificate))
+    await nodes.quiet()
+    await eventually(lambda: not nodes.links.open)
+
+
 async def test_a_link_waits_only_so_long(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "_IDLE_TIME", 0.01)
     await nodes.whole()
     await eventually(lambda: not nodes.links.open)
     await nodes.whole()
     assert nodes.links.made == 2
+
+
+async def test_a_link_that_has_its_next_join_waits_no_more(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "_IDLE_TIME", 0.3)
+    for _ in range(2):
+        await nodes.passed_on()
+    await nodes.quiet()
+    first, second = await nodes.passed_on()
+    for side in await nodes.passed_on():
+        side.abort()  # so that its link begins to wait after that of the other tunnel did
+    await eventually(lambda: len(nodes.links.open) == 1)
+    assert await first.alive(second)
 
 
 async def test_only_so_many_links_wait(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,9 +272,10 @@ class Caller:
 
     async def receive(self) -> bytes:
         """What comes next, as it comes; nothing at the end."""
-        while data := await self._reader.read(65536):
-            if plain := self._tls.receive(data):
-                return plain
+        async with asyncio.timeout(PATIENCE):
+            while data := await self._reader.read(65536):
+                if plain := self._tls.receive(data):
+                    return plain
         return b""
 
     def abort(self) -> None:
@@ -307,6 +334,19 @@ async def test_what_a_node_must_not_say(nodes: Nodes) -> None:
     await nodes.whole()
 
 
+@pytest.mark.parametrize(("owner", "hops"), [(OWNER, ""), (OTHER, ""), (OTHER, "X-Tunnel-Hops: 1\r\n")])
+async def test_what_a_node_asks_goes_no_further(nodes: Nodes, owner: bytes, hops: str) -> None:
+    taken: list[ForeignJoin] = []
+    nodes.owner.router = taken.append
+    number = secrets.token_hex(16)
+    first = await opened(nodes.owner.port, f"/cable/new/{number}")
+    nodes.sides.append(first)
+    async with caller(nodes) as link:
+        link.send(head(f"/cable/connect/{owner.hex()}/{number}").replace(b"X-Tunnel-Hops: 1\r\n", hops.encode()))
+        assert b" 404 " in await link.receive()
+    assert not taken
+
+
 async def test_random_words_of_a_node(nodes: Nodes) -> None:
     for _ in range(20):
         async with caller(nodes) as link:
@@ -321,7 +361,8 @@ async def test_who_proves_nothing_is_put_out(nodes: Nodes, monkeypatch: pytest.M
     monkeypatch.setattr("tunnel_server.peering._PROOF_TIME", 0.05)
     reader, writer = await asyncio.open_connection("127.0.0.1", nodes.peers)
     writer.write(OWNER)
-    assert await reader.read() == b""
+    async with asyncio.timeout(PATIENCE):
+        assert await reader.read() == b""
     writer.close()
 
 
@@ -371,17 +412,19 @@ async def test_a_join_that_ends_without_an_answer_is_not_tried_again(
     assert (len(heads), nodes.links.made) == (1, 1)
 
 
-async def test_a_join_that_ends_while_its_node_is_made_to_wait(nodes: Nodes) -> None:
-    """The node was read no more, because the other side of the tunnel did not read; the link is good all the same."""
-    for _ in range(2):
-        _, second = await nodes.passed_on()
-        for connection in list(nodes.owner.connections.values()):
-            if isinstance(connection, NodeConnection):
-                connection.pause_reading()
-                connection.close()
-        assert await second.ending() == 1001
+async def test_a_join_that_ends_while_its_node_is_made_to_wait(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that the other side does not take, and the goodbye, in one packet; the link is good all the same."""
+
+    def made_to_wait(connection: NodeConnection, answer: bytes) -> None:
+        connection.pause_reading()
+        Connection._take_close(connection, answer)
+
+    monkeypatch.setattr(NodeConnection, "_take_close", made_to_wait, raising=False)
+    for _ in range(3):
+        first, second = await nodes.passed_on()
+        second.send(b"\x03\xe8", 8)
+        assert (await second.ending(), await first.ending()) == (1000, 1000)
         await nodes.quiet()
-    await nodes.whole()
     assert nodes.links.made == 1
 
 
@@ -415,6 +458,30 @@ async def test_an_owner_that_never_ends_a_join(nodes: Nodes, monkeypatch: pytest
     await eventually(lambda: len(nodes.owner.connections) == 1)
     turn.close()
     await eventually(lambda: not nodes.links.open)
+
+
+async def test_an_owner_that_ends_a_join_while_it_is_made_to_wait(nodes: Nodes) -> None:
+    """The answer, for which the client has no room, and the end come in one packet; the link is good all the same."""
+
+    class Full(Nobody):
+        def __init__(self) -> None:
+            self.over = asyncio.Event()
+
+        def owner_said(self, data: bytes) -> None:
+            turn.pause_reading()
+
+        def owner_is_gone(self) -> None:
+            self.over.set()
+
+    made = Links(nodes.contexts)
+    for _ in range(2):
+        full = Full()
+        turn = await made.turn(OWNER, "127.0.0.1", nodes.peers, full)
+        turn.write(head(f"/cable/connect/{OWNER.hex()}/{secrets.token_hex(16)}"))
+        async with asyncio.timeout(PATIENCE):
+            await full.over.wait()
+    assert nodes.links.made == 1
+    made.close()
 
 
 async def test_who_proves_something_and_wants_nothing_is_put_out(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
