@@ -484,6 +484,37 @@ async def test_an_owner_that_ends_a_join_while_it_is_made_to_wait(nodes: Nodes) 
     made.close()
 
 
+async def test_a_client_that_goes_while_the_owner_is_made_to_wait(nodes: Nodes) -> None:
+    made = Links(nodes.contexts)
+    turn = await made.turn(OWNER, "127.0.0.1", nodes.peers, Nobody())
+    turn.write(head(f"/cable/connect/{OWNER.hex()}/{secrets.token_hex(16)}"))
+    turn.pause_reading()
+    turn.close()
+    await eventually(lambda: bool(made._idle.get(OWNER)))
+    made.close()
+
+
+async def test_an_owner_that_speaks_out_of_turn(nodes: Nodes) -> None:
+    """Nobody ever gets what it says: it could be meant for the join before."""
+    await nodes.whole()
+    for link in list(nodes.links.open):
+        link.send(b"HTTP/1.1 101 ")
+    await eventually(lambda: not nodes.links.open)
+    await nodes.whole()
+
+
+async def test_a_link_that_closes_ends_also_if_nobody_reads(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "_END_TIME", 0.05)
+    async with caller(nodes) as other:
+        other.send(b"GET")
+        await eventually(lambda: len(nodes.owner.connections) == 1)
+        for link in list(nodes.links.open):
+            link.send(bytes(1 << 24))
+            assert link.transport.get_write_buffer_size()
+            link.close()
+        await eventually(lambda: not nodes.links.open)
+
+
 async def test_who_proves_something_and_wants_nothing_is_put_out(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that was cut off says nothing more either; a tunnel may be as silent as it likes."""
     monkeypatch.setattr("tunnel_server.peering._SILENT_TIME", 0.3)
