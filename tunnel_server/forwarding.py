@@ -319,12 +319,20 @@ class _Pipe:
             owner.write_eof()
         return True
 
-    def _give_up(self, refusal: bytes) -> None:
-        if not self._over:
-            self._over = True
-            self._client.resume_reading()  # to see its end
+    def _give_up(self, refusal: bytes = b"") -> None:
+        """Say the last word, if there is a place for one, and end."""
+        if self._over:
+            return
+        self._over = True
+        self._client.resume_reading()  # to see its end
+        if self._answer.unanswered:
             self._client.write(refusal)
-            asyncio.get_running_loop().call_later(_GRACE, self._client.close)
+        elif self._answer.open:
+            self._client.write(close_frame(Code.VANISHED))
+        else:
+            self._client.close()  # the owner has said all there is to say
+            return
+        asyncio.get_running_loop().call_later(_GRACE, self._client.close)
 
     # From the client
 
@@ -368,15 +376,8 @@ class _Pipe:
 
     def owner_is_gone(self) -> None:
         self._settled.set()
-        if self._over or self._answer.unanswered:
-            return
-        self._over = True
-        self._client.resume_reading()  # to see its end
-        if self._answer.open:
-            self._client.write(close_frame(Code.VANISHED))
-            asyncio.get_running_loop().call_later(_GRACE, self._client.close)
-        else:
-            self._client.close()  # the owner has said all there is to say
+        if not self._answer.unanswered:
+            self._give_up()
 
     def pause_client(self) -> None:
         self._owner_full = True

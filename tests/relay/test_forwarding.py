@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
+from tunnel_server import forwarding
 from tunnel_server.forwarding import _Pipe
+from tunnel_server.frames import Code, close_frame
 
 HEAD = b"GET / HTTP/1.1\r\n\r\n"
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -135,3 +139,18 @@ async def test_a_client_that_goes_with_the_answer() -> None:
     pipe.connection_lost()
     await turns()
     assert way.ended == "abort"
+
+
+async def test_an_answer_that_comes_just_as_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No refusal stands behind the answer."""
+    monkeypatch.setattr(forwarding, "_ANSWER_TIME", 0)
+    client = Client()
+
+    def soon() -> None:
+        asyncio.get_running_loop().call_soon(pipe.owner_said, ACCEPTED)
+
+    way = Way(soon)
+    pipe = piped(client, way)
+    await turns()
+    assert way.ended == "abort"
+    assert client.heard == ACCEPTED + close_frame(Code.VANISHED)
