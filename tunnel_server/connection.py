@@ -28,6 +28,7 @@ from tunnel_server.frames import (
 )
 from tunnel_server.http_head import Refusal, Request, find_end, read_head
 from tunnel_server.masking import unmask
+from tunnel_server.pausing import Pausing
 from tunnel_server.tls import Tls, TlsFailed
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Stage(IntEnum):
 _PROXY, _HEAD, _FRAMES, _CLOSING, _TAKEN, _DONE = Stage
 
 
-class Connection(asyncio.Protocol):
+class Connection(Pausing):
     """One TCP connection. What the relay decides comes back as calls of the methods under "From the relay"."""
 
     __slots__ = (
@@ -64,11 +65,8 @@ class Connection(asyncio.Protocol):
         "_stalled",
         "_taker",
         "_tls",
-        "_transport",
         "_trusted",
     )
-
-    _transport: asyncio.Transport
 
     def __init__(self, server: Server, listener: Listener, number: int) -> None:
         self._server = server
@@ -216,16 +214,6 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     # For the other side, and for whoever takes this connection over
-
-    def pause_reading(self) -> None:
-        """Make this side wait."""
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take more bytes from this side."""
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
         """`send`, under the name that `foreign.Stream` gives it."""

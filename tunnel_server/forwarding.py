@@ -23,6 +23,7 @@ from tunnel_server.frames import Code, close_frame
 from tunnel_server.http_head import refuse
 from tunnel_server.links import Links, Passer, PeerContexts
 from tunnel_server.passing import HOPS_HEADER, Answer, request
+from tunnel_server.pausing import Pausing
 from tunnel_server.routing import owner_of
 
 if TYPE_CHECKING:
@@ -394,11 +395,10 @@ async def _reach_worker(path: str, passer: Passer) -> _Owner:
     return owner
 
 
-class _Worker(asyncio.Protocol):
+class _Worker(Pausing):
     """The connection to a worker on this host."""
 
     stale = False
-    _transport: asyncio.Transport
 
     def __init__(self, passer: Passer) -> None:
         self._passer = passer
@@ -431,14 +431,6 @@ class _Worker(asyncio.Protocol):
     def write_eof(self) -> None:
         if not self._transport.is_closing():
             self._transport.write_eof()
-
-    def pause_reading(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
 
     def close(self) -> None:
         if not self._transport.is_closing():

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
 from tunnel_server.passing import PieceReader, piece
+from tunnel_server.pausing import Pausing
 from tunnel_server.tls import Tls, TlsFailed
 
 logger = logging.getLogger(__name__)
@@ -78,10 +80,9 @@ class Passer(Protocol):
         """It has caught up."""
 
 
-class Link(asyncio.Protocol):
+class Link(Pausing, ABC):
     """Either end: bytes of a socket to parts of joins, and back."""
 
-    _transport: asyncio.Transport
     _failing = logging.DEBUG  # how loud: anybody may call us and speak no TLS
 
     def __init__(self, tls: Tls) -> None:
@@ -90,13 +91,13 @@ class Link(asyncio.Protocol):
         self._full = False  # more was written than the other side takes
         self._timer: asyncio.TimerHandle | None = None
 
+    @abstractmethod
     def take(self, part: bytes) -> None:
         """A part of a join; an empty one: the other side has said all there is to say."""
-        raise NotImplementedError
 
+    @abstractmethod
     def proved(self) -> None:
         """The handshake is complete."""
-        raise NotImplementedError
 
     # From asyncio
 
@@ -147,16 +148,6 @@ class Link(asyncio.Protocol):
             self._transport.write(self._tls.send(piece(data)))
         except TlsFailed:
             self.abort()
-
-    def pause_reading(self) -> None:
-        """Make the other side wait."""
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take more from the other side."""
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
 
     def close(self) -> None:
         """End when all was sent."""
