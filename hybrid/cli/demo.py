@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -84,15 +85,26 @@ class Story:
         self._start = time.monotonic()
 
     def chapter(self, title: str) -> None:
-        print(f"\n{title}", flush=True)
+        print()
+        _show(title)
 
     def tell(self, who: str, what: str) -> None:
-        print(f"  {time.monotonic() - self._start:5.2f} s  {who:16}  {what}", flush=True)
+        head = f"  {time.monotonic() - self._start:5.2f} s  {who:16}  "
+        _show(head + what, hanging=len(head))
 
     def event(self, side: str, name: str) -> None:
         """Tell an event of a side, if it is one of those that make the story."""
         if (side, name) in _TOLD:
             self.tell(*_TOLD[side, name])
+
+
+def _show(text: str, hanging: int = 0) -> None:
+    """Print a line; on a terminal that is too narrow for it, several that break between words."""
+    width = shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and len(text) > width:
+        indent = " " * min(hanging, width // 2)
+        text = textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    print(text, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +130,11 @@ async def _demo() -> int:
     story = Story()
     daemon = shutil.which("dbus-daemon") is not None
     if daemon:
-        print(
-            "laptop, phone and relay: three processes on this machine, a virtual Bluetooth between the first two",
-            flush=True,
-        )
+        _show("laptop, phone and relay: three processes on this machine, a virtual Bluetooth between the first two")
     else:
-        print(
+        _show(
             "simulated air: without dbus-daemon, laptop and phone share one process and prove no nearness "
-            "(apt install dbus-daemon shows the real path)",
-            flush=True,
+            "(apt install dbus-daemon shows the real path)"
         )
     with tempfile.TemporaryDirectory(prefix="hybrid-demo-") as folder:
         async with _relay(Path(folder)) as stage:
@@ -148,7 +156,8 @@ async def _play(story: Story, ceremony: Ceremony) -> None:
     story.chapter(f"2  {USER} signs in to {RP_ID} with it")
     await _sign_in(website, ceremony, credential)
     story.tell("website", "python-fido2 accepts the signature")
-    print("\ndone: the passkey never left the phone, and the relay never saw a request", flush=True)
+    print()
+    _show("done: the passkey never left the phone, and the relay never saw a request")
 
 
 async def _register(website: Fido2Server, ceremony: Ceremony) -> AttestedCredentialData:
