@@ -368,7 +368,7 @@ class _Run:
         self._progress.changed()
 
     async def _stop_lingering(self) -> None:
-        await asyncio.sleep(self._timeouts.linger)
+        await asyncio.sleep(self._timeouts.linger)  # this is the time-out itself
         self.machine.fail()
         self._progress.changed()
         await self._close_channel()

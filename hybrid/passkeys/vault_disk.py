@@ -109,7 +109,7 @@ def locked(path: Path) -> Iterator[None]:
         while not _try_lock(descriptor):
             if time.monotonic() > deadline:
                 raise VaultError(f"another program keeps {path} busy", VaultProblem.BUSY)
-            time.sleep(_LOCK_INTERVAL)
+            time.sleep(_LOCK_INTERVAL)  # flock() has no time limit
         yield
     finally:
         os.close(descriptor)

@@ -89,7 +89,7 @@ class Terminal:
                 return shown
             if time.monotonic() > deadline:
                 raise SystemExit(f"make_pictures: {pattern!r} never came:\n{plain}")
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_LOOK_EVERY)  # a terminal does not tell
 
     def __enter__(self) -> Terminal:
         try:

@@ -115,7 +115,7 @@ class _Visit:
                 width, height, scale=scale, dark=scheme == "dark", mobile=True
             )  # whose scroll bars lie over the page
             self._page.evaluate("scrollTo(0, 0); document.querySelector('.stage').scrollTo(0, 0)")
-            time.sleep(_SETTLED)
+            time.sleep(_SETTLED)  # scroll bars and fonts do not tell
             self._taken[f"{name}-{scheme}.png"] = self._page.screenshot()
         self._page.view(*_WIDE, dark=False)
 
@@ -131,7 +131,7 @@ def _dialog(browser: Browser, address: str) -> bytes:
     page.evaluate("document.querySelector('[data-do=add][data-where=phone]').click()")
     browser.use_phone()
     while not _shows_code(picture := browser.screenshot()):
-        time.sleep(0.1)
+        time.sleep(0.1)  # a screen does not tell
     if not phone.approve().succeeded:
         raise SystemExit("make_pictures: the phone could not answer the browser's code")
     return picture

@@ -308,7 +308,7 @@ def test_nothing_is_left(short_folder: Path, what: str, signal_number: signal.Si
     until = time.monotonic() + 60
     while (left := (_processes_of(short_folder), list(short_folder.iterdir()))) != ([], []):
         assert time.monotonic() < until, left
-        time.sleep(0.05)
+        time.sleep(0.05)  # processes of others do not tell us
     assert not Path(f"/tmp/.X{display[1:]}-lock").exists()
 
 

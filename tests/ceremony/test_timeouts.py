@@ -111,7 +111,7 @@ async def test_the_time_of_the_person_is_the_backends_own(place: Place) -> None:
     phone = asyncio.create_task(place.answer(invitation.url, backend, timeouts=timeouts))
     client = asyncio.create_task(ask(place.connect(invitation)))
     await until(lambda: backend.is_open)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # longer than a request may take
     backend.approve()
     assert await client == RESPONSE
     assert (await phone).statuses == [0]

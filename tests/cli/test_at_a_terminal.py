@@ -89,7 +89,7 @@ class AtTerminal:
         while self.echoes:
             if time.monotonic() > deadline:
                 raise AssertionError("the terminal still echoes")
-            time.sleep(0.005)
+            time.sleep(0.005)  # a terminal does not tell
 
     def end(self) -> tuple[int, str]:
         """Exit code, and what came last."""

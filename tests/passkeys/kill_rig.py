@@ -134,7 +134,7 @@ def _kill(writers: list[tuple[int, int]], dice: random.Random) -> set[int]:
     start = time.monotonic()
     deaths = sorted((start + dice.uniform(0, _LONGEST), writer) for writer in writers)
     for moment, (process, _) in deaths:
-        time.sleep(max(0.0, moment - time.monotonic()))
+        time.sleep(max(0.0, moment - time.monotonic()))  # the moment of the kill
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
     confirmed = set()

@@ -98,7 +98,7 @@ class Radio:
             while True:
                 if await self.get(adapter, interface, name) == value:
                     return
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # a property may have been right already
 
     async def power(self, adapter: str, on: bool) -> None:
         """Switch an adapter on or off, as a settings program does."""

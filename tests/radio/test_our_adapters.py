@@ -201,7 +201,7 @@ async def test_cancelled_at_any_await_nothing_stays(radio: Radio, turns: int) ->
 
     task = asyncio.create_task(both())
     for _ in range(turns):
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)  # the moment of the cancel
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

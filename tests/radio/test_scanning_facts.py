@@ -62,7 +62,7 @@ async def test_fact_3_passive_patterns_match_service_data_on_old_bluez_only(radi
         if radio.bluez == "5.66":
             await heard.wait_for(data)
         else:
-            await asyncio.sleep(radio.silence)
+            await asyncio.sleep(radio.silence)  # silence takes time to be heard
             assert data not in heard.data
 
 
@@ -127,7 +127,7 @@ async def test_fact_6_switched_off_and_on_in_mid_scan_the_scan_is_silent_and_sto
     await radio.power(radio.laptop, False)
     await radio.power(radio.laptop, True)
     async with radio.advert(data):
-        await asyncio.sleep(radio.silence)
+        await asyncio.sleep(radio.silence)  # silence takes time to be heard
     assert data not in heard.data
     with pytest.raises(BleakDBusError, match="No discovery started") as caught:
         await scanning.__aexit__(None, None, None)

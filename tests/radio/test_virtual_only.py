@@ -51,7 +51,7 @@ async def wait_until_on_air(virtual: VirtualBluez, adapter: str) -> None:
         while True:
             if virtual.on_air(adapter):
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the air does not tell
 
 
 async def wait_until_registering(virtual: VirtualBluez) -> None:
@@ -123,7 +123,7 @@ async def test_leaving_is_quiet_though_nobody_answers(virtual: VirtualBluez, imp
         while True:
             if virtual.registered("hci1") == 0:
                 break
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the bus does not tell us
 
 
 @pytest.mark.parametrize("member", CALLS)

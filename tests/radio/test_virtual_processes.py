@@ -114,7 +114,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
             while True:
                 if condition():
                     return
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # another process cannot call us
 
     asyncio.run(poll())
 
@@ -127,7 +127,7 @@ async def test_cancelled_at_any_await_it_leaves_nothing(folders: object, turns: 
 
     task = asyncio.create_task(run())
     for _ in range(turns):
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # the moment of the cancel
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

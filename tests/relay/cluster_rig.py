@@ -32,7 +32,7 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
             holds = condition()
             if holds is True or (not isinstance(holds, bool) and await holds):
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # another process cannot call us
 
 
 @dataclass
@@ -381,7 +381,7 @@ async def load(rate: float, port: int, join_port: int | None = None) -> AsyncIte
             running.add(task)
             task.add_done_callback(running.discard)
             due += 1 / rate
-            await asyncio.sleep(max(0.0, due - loop.time()))
+            await asyncio.sleep(max(0.0, due - loop.time()))  # the pace of the load
 
     driving = asyncio.ensure_future(many())
     try:

@@ -149,7 +149,7 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True, bits: int = 0, mask:
 async def until(condition: Callable[[], bool]) -> None:
     """Let others run until `condition` holds; the time-out of the test is the limit."""
     while not condition():  # noqa: ASYNC110  (the facts waited for have no event of their own)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # lets them run
 
 
 async def closed_with(client: ClientConnection) -> int:

@@ -72,7 +72,7 @@ def test_pings_are_no_sign_of_life(impatient: RelayProcess) -> None:
     while opcode == PONG:
         owner.send(frame(PING, b""))
         opcode, payload = owner.frame()
-        time.sleep(0.01)
+        time.sleep(0.01)  # the pace of a client that keeps itself alive
     assert (opcode, payload) == (CLOSE, struct.pack("!H", 1008))
     assert guest.close_code() == 1008
 
@@ -84,7 +84,7 @@ def test_messages_are_a_sign_of_life() -> None:
         while time.monotonic() < start + 2.5:
             owner.send(frame(BINARY, b"x"))
             assert guest.message() == b"x"
-            time.sleep(0.1)
+            time.sleep(0.1)  # talking now and then is what is tried
         owner.send(frame(BINARY, b"last"))
         assert guest.message() == b"last"
 
@@ -155,7 +155,7 @@ def test_a_reader_that_stalls_is_cut_and_the_other_side_is_told() -> None:
                 guest.socket.send(message)
             with contextlib.suppress(BlockingIOError):
                 told = guest.socket.recv(4)
-            time.sleep(0.001)
+            time.sleep(0.001)  # neither direction may block
         assert told == b"\x88\x02" + struct.pack("!H", 1008)
         works(relay)
 
@@ -295,7 +295,7 @@ def test_no_busy_loop_when_descriptors_run_out(loop: str) -> None:
         resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE, (40, 40))  # behind its back
         crowd = [relay.tcp() for _ in range(120)]
         before = relay.cpu_seconds()
-        time.sleep(1)
+        time.sleep(1)  # the time over which it is measured
         assert relay.cpu_seconds() - before < 0.5
         still_works(owner, guest)
         for connection in crowd:

@@ -49,7 +49,7 @@ def test_tunnels_cut_and_killed(
             runner.run(soak.run(count, AT_ONCE))
         took = time.monotonic() - start
         while descriptors(relay) > files_before:  # the time-out of the test is the limit
-            time.sleep(0.01)
+            time.sleep(0.01)  # another process cannot call us
         memory_after = memory(relay)
         works(relay)
     counts, delays = soak.counts, sorted(soak.delays)

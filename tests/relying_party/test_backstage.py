@@ -182,7 +182,7 @@ async def test_a_stage_that_closes_ends_everything() -> None:
         name = await theatre.ask("create", await theatre.visitor.options("join/begin", name="ada"))
         await theatre.panel("scan")
         waiting = asyncio.create_task(theatre.panel("laptop/result", {"name": name}))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # let the request arrive
         await theatre.stage.aclose()
         assert (await waiting).json()["error"] == "AbortError"
 

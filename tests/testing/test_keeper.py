@@ -25,7 +25,7 @@ def until_written(program: Program, lines: int = 1) -> list[str]:
     until = time.monotonic() + 20
     while len(written := program.log.read_text().split()) < lines:
         assert time.monotonic() < until
-        time.sleep(0.01)
+        time.sleep(0.01)  # processes of others do not tell us
     return written
 
 
@@ -65,7 +65,7 @@ def test_the_programs_hear_signals() -> None:
         os.kill(program.pid, signal.SIGTERM)
         until_written(program, 2)
         while keeper.order({"code_of": program.pid})["code"] is None:
-            time.sleep(0.01)
+            time.sleep(0.01)  # processes of others do not tell us
         with pytest.raises(ProgramFailed, match="script ended with code 3: ready / heard"):
             program.check()
 
@@ -102,7 +102,7 @@ def test_a_killed_owner_leaves_nothing(tmp_path: Path) -> None:
     until = time.monotonic() + 20
     while is_alive(pid) or Path(folder).exists():
         assert time.monotonic() < until
-        time.sleep(0.01)
+        time.sleep(0.01)  # processes of others do not tell us
 
 
 def test_a_long_temporary_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

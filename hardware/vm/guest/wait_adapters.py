@@ -61,7 +61,7 @@ async def adapters_up(names: list[str]) -> None:
                 await power_on(bus, f"/org/bluez/{name}")
         if not waiting:
             break
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # the kernel's side does not tell
     bus.disconnect()
 
 

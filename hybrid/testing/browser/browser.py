@@ -142,7 +142,7 @@ class Browser:
                     pressed_at = now
                 case ("kCableV2QRCode",):
                     return
-            time.sleep(INTERVAL)
+            time.sleep(INTERVAL)  # the dialog does not tell
         raise NoDialog(f"the browser offers no phone within {WAIT:g} s")
 
     def press(self, key: str) -> None:

@@ -99,7 +99,7 @@ def _end_orphans() -> None:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        time.sleep(0.01)
+        time.sleep(0.01)  # whose children these are we do not know
 
 
 def _children() -> list[int]:

@@ -131,7 +131,7 @@ class Ceremony:
         while words not in self.log().text:
             if time.monotonic() >= until:
                 raise PageError(f"Chromium does not log within {limit:g} s: {words}; {self._hint()}")
-            time.sleep(INTERVAL)
+            time.sleep(INTERVAL)  # the log does not tell
 
     def _hint(self) -> str:
         steps = self.log().steps

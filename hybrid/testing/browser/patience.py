@@ -28,4 +28,4 @@ async def wait_until(look: Callable[[], Awaitable[_T | None]], seconds: float, i
         value = await look()
         if value is not None or clock() >= until:
             return value
-        await asyncio.sleep(interval)
+        await asyncio.sleep(interval)  # what is looked at does not tell

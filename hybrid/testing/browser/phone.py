@@ -145,7 +145,7 @@ class Session:
                 raise PhoneLeft(f"the session ended before {event.__name__}: {self.outcome()}")
             if time.monotonic() >= until:
                 raise TimeoutError(f"no {event.__name__} on the phone within {limit:g} s")
-            time.sleep(INTERVAL)
+            time.sleep(INTERVAL)  # the phone's loop is in another thread
 
     def cancel(self) -> None:
         """Put the phone away. Nothing happens if the session has ended."""
@@ -305,13 +305,13 @@ class _Meeting:
         self._prompts.append(prompt)
         match self._plan:
             case Approve(account, after):
-                await asyncio.sleep(after)
+                await asyncio.sleep(after)  # a person takes a while
                 names = [one.name for one in prompt.accounts]
                 if account is not None and account not in names:
                     return REFUSED
                 return Decision(approved=True, verified=True, account=0 if account is None else names.index(account))
             case Decline(after):
-                await asyncio.sleep(after)
+                await asyncio.sleep(after)  # a person takes a while
                 return REFUSED
             case Ignore() | HangUp():
                 await asyncio.get_running_loop().create_future()

@@ -160,7 +160,7 @@ class Delays(Relay):
         self.seconds = seconds
 
     async def deliver(self, index: int, message: bytes) -> list[bytes]:
-        await asyncio.sleep(self.seconds)
+        await asyncio.sleep(self.seconds)  # the delay is the misbehaviour
         return [message]
 
 
@@ -172,7 +172,7 @@ class SlowToSend(Relay):
         self.seconds = seconds
 
     async def after_send(self) -> None:
-        await asyncio.sleep(self.seconds)
+        await asyncio.sleep(self.seconds)  # the delay is the misbehaviour
 
 
 class ClosesLate(Relay):
@@ -183,7 +183,7 @@ class ClosesLate(Relay):
         self.seconds = seconds
 
     async def before_end(self) -> None:
-        await asyncio.sleep(self.seconds)
+        await asyncio.sleep(self.seconds)  # the delay is the misbehaviour
 
 
 class Stuck(Relay):

@@ -59,7 +59,7 @@ class Air:
             self._service.devices.drop_old(asyncio.get_running_loop().time())
             if sending:
                 await self._outbox.flushed()
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(INTERVAL)  # adverts repeat
 
     async def _strangers(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -76,7 +76,7 @@ class Air:
                 self._pass_by()
             due -= int(due)
             await self._outbox.flushed()  # no faster than the bus daemon takes them
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK)  # the pace of the traffic
 
     def _pass_by(self) -> None:
         address, ad = random_address(), stranger_ad(os.urandom(21))
