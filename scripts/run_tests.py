@@ -1,7 +1,7 @@
 """``python -m scripts.run_tests check|fast|test|soak``: what the Makefile's commands of these names run after set-up.
 
-Each part runs whatever became of the others. `test` and `soak` end with one line, ``N passed, N failed, N skipped``,
-over everything: the tests of every pytest run, and one for each other part.
+Each part runs whatever became of the others. All end with what failed, a line each, and one line,
+``N passed, N failed, N skipped``, over everything: the tests of every pytest run, and one for each other part.
 """
 
 from __future__ import annotations
@@ -43,21 +43,24 @@ FUZZ_SECONDS = 3
 
 @dataclass
 class Totals:
-    """What the closing line says, and the figures that tests recorded."""
+    """What the closing lines say, and the figures that tests recorded."""
 
     passed: int = 0
-    failed: int = 0
     skipped: int = 0
     examples: int = 0
     figures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures)
 
     def add_part(self, name: str, good: bool) -> None:
         """A part that has no tests of its own counts as one."""
         if good:
             self.passed += 1
         else:
-            self.failed += 1
-            print(f"failed: {name}", flush=True)
+            self.failures.append(name)
 
     def add_junit(self, path: Path, prefix: str = "") -> None:
         """Add the tests of a JUnit file; with CI=true its skips must be listed (pytest here has seen to its own)."""
@@ -66,13 +69,13 @@ class Totals:
         self.examples += sum(map(_examples, report.iter("property")))
         for case in report.iter("testcase"):
             test_id = f"{prefix}{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
-            if case.find("failure") is not None or case.find("error") is not None:
-                self.failed += 1
+            broken = [*case.iter("failure"), *case.iter("error")]
+            if broken:
+                self.failures.append(f"{test_id}: {broken[0].get('message', '').partition(chr(10))[0][:300]}")
             elif case.find("skipped") is None:
                 self.passed += 1
             elif prefix and IN_CI and not is_allowed(test_id, allowed):
-                self.failed += 1
-                print(f"failed: {test_id}: skipped in CI, and not listed in .ci/{LIST.name}", flush=True)
+                self.failures.append(f"{test_id}: skipped in CI, and not listed in .ci/{LIST.name}")
             else:
                 self.skipped += 1
             for figure in case.iter("property"):
@@ -118,6 +121,8 @@ def main() -> int:
         print(figure)
     if totals.examples:
         print(f"properties: {totals.examples} examples")
+    for failure in totals.failures:  # at the end, where a log that was cut still has them
+        print(f"failed: {failure}")
     print(f"{totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped", flush=True)
     return 1 if totals.failed else 0
 
