@@ -40,7 +40,7 @@ export CONTAINERS_STORAGE_CONF=$work/storage.conf BUILDAH_ISOLATION=chroot
 base=$(sed -n 's/^FROM \([^ ]*\)$/\1/p' "$repository/packaging/oci/Containerfile")
 if ! buildah inspect --type image "$base" >/dev/null 2>&1; then
   # shellcheck disable=SC2016  # apt's own placeholder
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -m1 '/debian/$' || true)
+  mirror=$(apt-get indextargets --no-release-info --format '$(REPO_URI)' | grep -m1 '/debian/$' || true)
   mmdebstrap --quiet --mode=root --variant=minbase --include=python3-venv,python-is-python3,ca-certificates \
     trixie "$work/base.tar" ${mirror:+"$mirror"}
   container=$(buildah from scratch)

@@ -39,7 +39,7 @@ esac
 build_system() {
   local wheels=$work/wheels mirror
   # shellcheck disable=SC2016  # apt's own placeholder
-  mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' | grep -m1 '/debian/$' || true)}
+  mirror=${MIRROR:-$(apt-get indextargets --no-release-info --format '$(REPO_URI)' | grep -m1 '/debian/$' || true)}
   "$PYTHON" - "$repository/pyproject.toml" > "$work/requirements" <<'PY'
 import sys, tomllib
 with open(sys.argv[1], "rb") as file:

@@ -104,9 +104,10 @@ prepare_apt() {
     -o Acquire::Languages=none -o Acquire::Retries=3 -q=2)
   apt-get "${apt[@]}" update
 }
+# Read from the sources alone, for a machine whose package lists were cleaned away.
 repository_uri() {
   # shellcheck disable=SC2016  # apt's own placeholder
-  apt-get indextargets --format '$(REPO_URI)' | grep -m1 "$1" || true
+  apt-get indextargets --no-release-info --format '$(REPO_URI)' | grep -m1 "$1" || true
 }
 
 download_packages() {
