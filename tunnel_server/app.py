@@ -83,7 +83,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = math.inf
-        self._drained = asyncio.Event()
+        self._moved = asyncio.Event()  # while draining
         self._empty = asyncio.Event()
         self._stopped = False
 
@@ -124,9 +124,15 @@ class Server:
         self.apply(self.relay.drain(self.now()))
 
     async def drain(self) -> None:
-        """`start_drain`, then wait until no tunnel is left."""
+        """`start_drain`, then wait until no tunnel is left, and a second at most for what was let in to ask."""
         self.start_drain()
-        await self._drained.wait()
+        await self._until(lambda: self.relay.drained)
+        await self.stop_accepting()
+        # What it asks for may be a tunnel of another process on this host, which is not over.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_GRACE):
+                await self._until(lambda: not self.relay.asking)
+        await self._until(lambda: self.relay.drained)
 
     async def stop_accepting(self) -> None:
         """Leave the queue of new connections to other processes that listen on the same sockets.
@@ -203,8 +209,14 @@ class Server:
         relay = self.relay
         if relay.alarm < self._wakes_at:
             self._set_timer(relay.alarm)
-        if relay.draining and relay.drained:
-            self._drained.set()
+        if relay.draining:
+            self._moved.set()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait, while draining, for what only facts told to the relay can bring about."""
+        while not condition():
+            self._moved.clear()
+            await self._moved.wait()
 
     def _set_timer(self, alarm: float) -> None:
         """Wake up at `alarm`; one that comes too early sets the next one."""

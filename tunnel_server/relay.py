@@ -237,6 +237,11 @@ class Relay:
         return len(self._connections)
 
     @property
+    def asking(self) -> int:
+        """How many connections there are whose request has not come."""
+        return len(self._heads)
+
+    @property
     def drained(self) -> bool:
         """Nothing is left to wait for after `drain`."""
         return self.draining and not self._tunnels and not self._handed_over
@@ -274,7 +279,7 @@ class Relay:
         if seat is None or seat.group is not None or group is None:
             return actions
         if self._is_crowded(group):
-            return [*actions, Drop(connection)]
+            return [*actions, self._drop(connection, seat, now)]
         self._join_group(seat, group)
         return actions
 
@@ -370,7 +375,7 @@ class Relay:
         tunnel, limits = seat.tunnel, self._limits
         full = held > 0 and self.buffered > limits.buffered
         if tunnel is None:
-            return [*actions, Drop(connection)] if full else actions
+            return [*actions, self._drop(connection, seat, now)] if full else actions
         too_early = tunnel.guest is None and tunnel.early_bytes + announced > limits.early_bytes
         if full or too_early or seat.total + announced > limits.total:
             return actions + self._end(tunnel, Code.LIMIT, Outcome.LIMITED, now)
@@ -386,7 +391,7 @@ class Relay:
         if seat.frames <= self._limits.frames:
             return actions
         if seat.tunnel is None:  # told to leave, it goes on
-            return [*actions, Drop(connection)]
+            return [*actions, self._drop(connection, seat, now)]
         return actions + self._end(seat.tunnel, Code.LIMIT, Outcome.LIMITED, now)
 
     def stalled(self, connection: int, held: int, now: float) -> list[Action]:
@@ -568,6 +573,11 @@ class Relay:
         self._time(connection, self._connections[connection], self._lingering, now)
         return Refuse(connection, status, retry_after)
 
+    def _drop(self, connection: int, seat: _Connection, now: float) -> Drop:
+        """From here to `gone` nothing that the connection still sends is an answerable request."""
+        self._time(connection, seat, self._lingering, now)
+        return Drop(connection)
+
     def _leave(
         self, connection: int, code: Code, outcome: Outcome, now: float, told: int | None = None
     ) -> list[Action]:
@@ -585,7 +595,8 @@ class Relay:
         seat = self._connections[connection]
         self.buffered -= seat.unsent
         seat.unsent = 0
-        return [*self._leave(connection, Code.LIMIT, Outcome.LIMITED, now, connection), Drop(connection)]
+        actions = self._leave(connection, Code.LIMIT, Outcome.LIMITED, now, connection)
+        return [*actions, self._drop(connection, seat, now)]
 
     def _end(self, tunnel: _Tunnel, code: Code, outcome: Outcome, now: float, told: int | None = None) -> list[Action]:
         """`told`: the side that needs no close frame."""

@@ -596,6 +596,27 @@ async def test_draining(relay: Relay) -> None:
     await drain
 
 
+async def test_draining_waits_for_what_was_let_in_to_ask(relay: Relay) -> None:
+    async with relay.raw() as late:
+        await until(lambda: relay.server.relay.asking == 1)
+        drain = asyncio.create_task(relay.server.drain())
+        for _ in range(9):  # more than it takes if nobody is waited for
+            await asyncio.sleep(0)
+        assert not drain.done()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(relay.server.host, relay.server.port)
+        assert (await late.ask("/cable/new/" + 32 * "A")).status == 503
+        await drain
+
+
+async def test_draining_does_not_wait_long_for_who_says_nothing(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnel_server.app._STOP_GRACE", 0.01)
+    async with relay.raw():
+        await until(lambda: relay.server.relay.asking == 1)
+        await relay.server.drain()
+        assert relay.server.relay.asking == 1
+
+
 async def test_stopping_tells_everybody(certificate: Certificate) -> None:
     for tls in (None, certificate):
         async with running(tls) as relay:

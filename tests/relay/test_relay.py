@@ -309,6 +309,24 @@ def test_one_request_a_connection(bench: Bench) -> None:
     assert bench.connect() == [Open(GUEST, None)]
 
 
+@pytest.mark.parametrize("why", ["stalled", "unfinished", "frames", "crowd"])
+def test_no_request_after_being_dropped(why: str) -> None:
+    bench = Bench(Limits(buffered=9, frames=9, per_address=1))
+    relay = bench.relay
+    for connection in (OWNER, GUEST):
+        bench.arrive(connection, "a")
+    bench.arrive(THIRD)
+    actions = {
+        "stalled": lambda: relay.stalled(THIRD, 10, bench.time),
+        "unfinished": lambda: relay.unfinished(THIRD, 10, 10, bench.time),
+        "frames": lambda: relay.read(THIRD, 10, bench.time),
+        "crowd": lambda: relay.identified(THIRD, "a", bench.time),
+    }[why]()
+    assert actions == [Drop(THIRD)]
+    assert relay.asked(THIRD, New(TUNNEL_ID), bench.time) == []
+    assert relay.identified(THIRD, "b", bench.time) == []
+
+
 def test_contact_is_unavailable_and_never_gone(bench: Bench) -> None:
     [refusal] = bench.ask(OWNER, Contact(b"contact"))
     assert isinstance(refusal, Refuse)
