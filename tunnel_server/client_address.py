@@ -6,6 +6,7 @@ Only what a configured proxy says counts; everybody else could name any address 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection, Sequence
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -15,6 +16,7 @@ MAX_PROXY_HEADER = 4096  # fixed part, addresses and a few extensions (a TLS nam
 PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"  # the PROXY protocol, section 2.2
 _FIXED = len(PROXY_SIGNATURE) + 4
 _LOCAL, _PROXY = 0x20, 0x21  # version 2, and the command
+_WITH_PORT = re.compile(r"(?:\[([^]]+)]|([0-9.]+))(?::[0-9]{1,5})?")  # as some gateways forward an address
 _FAMILIES = {0x11: (4, 12), 0x21: (16, 36)}  # TCP over IPv4, IPv6: size of one address, of both with their ports
 
 
@@ -70,6 +72,8 @@ def read_forwarded_for(members: Sequence[bytes], proxies: Collection[Network]) -
     """
     for member in reversed(members):
         host = member.decode("latin-1")
+        if with_port := _WITH_PORT.fullmatch(host):
+            host = with_port[1] or with_port[2]
         try:
             if not is_in(host, proxies):
                 return host

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -37,6 +38,7 @@ _AGAIN = 0.002  # s until a queue that was full is tried again
 _GRACE = 0.5  # s for the client to read our last frame before its connection ends
 _WRITE_BUFFER = 64 * 1024
 _MAX_GIFT = 256 * 1024  # bytes of head, and of what came behind it; the system allows less
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # our own want, not the owner's absence
 _AT_ONCE = 16  # gifts between two looks at everything else
 _FROM_CLIENT, _FROM_NODE = b"c", b"n"  # first byte of a gift: who is at the other end of the connection
 
@@ -107,6 +109,15 @@ def take_gifts(server: Server, gifts: socket.socket, of_node: Callable[[], async
 
     gifts.setblocking(False)
     loop.add_reader(gifts, take)
+
+
+def _busy() -> bytes:
+    return refuse(503, (("Retry-After", _RETRY),))
+
+
+def _unreached(why: OSError) -> bytes:
+    """The answer to a join whose owner was not reached: as for a tunnel that is not there, unless the want is ours."""
+    return _busy() if why.errno in _EXHAUSTED else refuse(404)
 
 
 class Forwarder:
@@ -196,15 +207,15 @@ class _Gift:
             if self._loop.time() < self._deadline:
                 self._loop.call_later(_AGAIN, self._give)
             else:
-                self._refuse(503, (("Retry-After", _RETRY),))
-        except OSError:
-            self._refuse(404)
+                self._refuse(_busy())
+        except OSError as exc:
+            self._refuse(_unreached(exc))
         else:
             self._client.abort()
 
-    def _refuse(self, status: int, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def _refuse(self, refusal: bytes) -> None:
         logger.debug("a connection cannot be given to the owner of its tunnel")
-        self._client.write(refuse(status, headers))
+        self._client.write(refusal)
         self._client.resume_reading()
         self._client.close()
 
@@ -285,10 +296,10 @@ class _Pipe:
                     pass
         except TimeoutError:
             logger.warning("the owner of a tunnel does not answer in time")
-            self._give_up(refuse(503, (("Retry-After", _RETRY),)))
-        except OSError:
+            self._give_up(_busy())
+        except OSError as exc:
             logger.debug("the owner of a tunnel cannot be reached")
-            self._give_up(refuse(404))
+            self._give_up(_unreached(exc))
 
     async def _ask(self, owner: _Owner) -> bool:
         """Ask for the tunnel; False if another way to the owner may be better.

@@ -29,8 +29,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 class Relaying(Subject, Protocol):
     """Whoever serves: this process, or its workers."""
 
-    async def reload(self) -> None:
-        """Take new certificates for connections to come; keep the old ones if the new ones are no good."""
+    async def reload(self) -> bool:
+        """Take new certificates for connections to come, and tell whether there are any.
+
+        Raises:
+            CommandError: they are no good; the old ones stay in use.
+        """
 
     async def renew(self) -> None:
         """Replace every worker by a new one, without dropping a tunnel."""
@@ -91,8 +95,10 @@ async def _after(work: asyncio.Future[None], more: Callable[[], Coroutine[Any, A
 async def _reload(relaying: Relaying) -> None:
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     try:
-        await relaying.reload()
-        logger.info("new certificates are in use")
+        if await relaying.reload():
+            logger.info("new certificates are in use")
+        else:
+            logger.info("there is no certificate to read again; other options need a restart")
     except CommandError as exc:
         logger.error("%s; the old one stays in use", exc)
     finally:

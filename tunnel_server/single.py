@@ -53,8 +53,9 @@ class Single:
             *process_samples(),
         ]
 
-    async def reload(self) -> None:
+    async def reload(self) -> bool:
         self._server.ssl_context = self._settings.tls()
+        return self._server.ssl_context is not None
 
     async def renew(self) -> None:
         logger.warning("there are no workers to replace; give --workers")

@@ -150,11 +150,12 @@ class Supervisor:
         ]
         return exposition([*own, *merge(*parts)])
 
-    async def reload(self) -> None:
-        self._settings.tls()  # so that files that are no good never reach a worker
-        self._settings.peer_contexts()
+    async def reload(self) -> bool:
+        # read here too, so that files that are no good never reach a worker
+        found = [context for context in (self._settings.tls(), self._settings.peer_contexts()) if context is not None]
         for worker in self._all:
             worker.say("reload")
+        return bool(found)
 
     async def renew(self) -> None:
         for number in sorted(self._current):

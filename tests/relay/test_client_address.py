@@ -81,13 +81,30 @@ def test_any_bytes(data: bytes) -> None:
         ([b"203.0.113.9", b"10.1.2.3", b"fd00::1"], "203.0.113.9"),
         ([b"10.1.2.3"], None),
         ([b"nonsense", b"2001:db8::1"], "2001:db8::1"),
+        ([b"203.0.113.9:49152"], "203.0.113.9"),
+        ([b"[2001:db8::1]:49152"], "2001:db8::1"),
+        ([b"[2001:db8::1]", b"10.0.0.1:80"], "2001:db8::1"),
     ],
 )
 def test_forwarded_for(members: list[bytes], expected: str | None) -> None:
     assert read_forwarded_for(members, PROXIES) == expected
 
 
-@pytest.mark.parametrize("member", [b"unknown", b"", b"203.0.113.9:80", b"[2001:db8::1]", b"\xff", b"1.2.3"])
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"unknown",
+        b"",
+        b"203.0.113.9:",
+        b"203.0.113.9:1:2",
+        b"[2001:db8::1",
+        b"[]:1",
+        b"[x]",
+        b"2001:db8::1]:1",
+        b"\xff",
+        b"1.2.3",
+    ],
+)
 def test_forwarded_for_nobody(member: bytes) -> None:
     with pytest.raises(BadForwardedFor):
         read_forwarded_for([member], PROXIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -128,6 +129,21 @@ async def test_an_owner_that_ends_without_an_answer_is_asked_once() -> None:
     pipe = piped(client, Way(lambda: pipe.owner_is_gone()), Way(lambda: pipe.owner_said(ACCEPTED)))
     await turns()
     assert client.heard.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize(("why", "status"), [(errno.ECONNREFUSED, 404), (errno.EMFILE, 503), (errno.ENOMEM, 503)])
+async def test_an_owner_that_is_not_reached(why: int, status: int) -> None:
+    """Not there is as no tunnel; that this process has no descriptors left says nothing about the tunnel."""
+
+    async def reach(_: _Pipe) -> Way:
+        raise OSError(why, "")
+
+    client = Client()
+    pipe = _Pipe(client, HEAD, reach, lambda _: None)
+    await turns()
+    assert client.heard.startswith(f"HTTP/1.1 {status} ".encode())
+    assert (b"Retry-After: " in client.heard) == (status == 503)
+    pipe.connection_lost()
 
 
 async def test_a_client_that_goes_with_the_answer() -> None:

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 
+import pytest
+
 from tunnel_server.lifecycle import live
 from tunnel_server.sockets import Sockets
 
@@ -18,6 +20,7 @@ class Slow:
     ready = True
 
     def __init__(self) -> None:
+        self.certificates = True
         self.said: list[str] = []
         self.heard = asyncio.Event()
 
@@ -28,8 +31,9 @@ class Slow:
     async def metrics(self) -> str:
         return ""
 
-    async def reload(self) -> None:
+    async def reload(self) -> bool:
         self._hear("reload")
+        return self.certificates
 
     async def renew(self) -> None:
         self._hear("renew")
@@ -59,8 +63,11 @@ async def test_the_end_waits_for_nothing_else() -> None:
     assert relay.said == ["renew", "drain"]
 
 
-async def test_certificates_are_read_again() -> None:
+@pytest.mark.parametrize("certificates", [True, False])
+async def test_certificates_are_read_again(certificates: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     relay = Slow()
+    relay.certificates = certificates
     with socket.create_server(("127.0.0.1", 0)) as listener:
         living = asyncio.ensure_future(live(relay, Sockets([listener]), drain=1000.0))
         await asyncio.sleep(0)
@@ -70,3 +77,5 @@ async def test_certificates_are_read_again() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             assert await living == 130
     assert relay.said == ["reload", "drain"]
+    assert ("new certificates are in use" in caplog.text) == certificates
+    assert ("no certificate to read again" in caplog.text) == (not certificates)
