@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tunnel_server import config, proxies, single, supervisor
-from tunnel_server.complaints import EXIT_INTERRUPTED, EXIT_USAGE, CommandError, say
+from tunnel_server.complaints import EXIT_INTERRUPTED, EXIT_USAGE, CommandError, say, say_no_more
 from tunnel_server.domains import domains
 from tunnel_server.options import Address, relay_options, settings_of
 from tunnel_server.settings import Settings
@@ -143,6 +143,7 @@ def run() -> None:
         code = _complain(sentence, f"see {_NAME} --help", EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
+    say_no_more()
     sys.exit(code)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 
 import click
 
@@ -25,3 +27,14 @@ def say(line: str) -> None:
     """Write a line to stderr, if that can be: a relay goes on where the disk is full or nobody reads any more."""
     with contextlib.suppress(OSError):
         click.echo(line, err=True)
+
+
+def say_no_more() -> None:
+    """Let go of what stderr did not take: some Pythons end with exit code 120 when they cannot write it in the end."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())

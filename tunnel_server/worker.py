@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from tunnel_server.app import Server
-from tunnel_server.complaints import CommandError
+from tunnel_server.complaints import CommandError, say_no_more
 from tunnel_server.forwarding import Forwarder, gift_path, take_gifts
 from tunnel_server.links import PeerContexts
 from tunnel_server.peering import CalledLinks
@@ -195,7 +195,9 @@ def run() -> None:
         sys.exit(f"tunnel-server[{job.number}]: error: {words}")
     with in_use(Path(job.socket).parent), asyncio.Runner(loop_factory=factory) as runner:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        sys.exit(runner.run(work(job, settings)))
+        code = runner.run(work(job, settings))
+    say_no_more()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -254,9 +254,9 @@ class Screen:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except BrokenPipeError:
-            # Who took the code may close our stderr: the result on stdout is worth going on. What is still buffered
-            # must go somewhere, or Python ends with exit code 120 when it cannot flush it.
+        except OSError:
+            # Who took the code may close our stderr, or a disk is full: the result on stdout is worth going on. What
+            # is still buffered must go somewhere, or Python ends with exit code 120 when it cannot flush it.
             with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
             self._stream = io.StringIO()

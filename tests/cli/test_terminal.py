@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import re
@@ -228,13 +229,18 @@ def test_event_names() -> None:
     assert event_name(HandshakeDone()) == "handshake-done"
 
 
-class _Closed(io.StringIO):
+class _Failing(io.StringIO):
+    def __init__(self, why: OSError) -> None:
+        super().__init__()
+        self._why = why
+
     def write(self, text: str) -> int:
-        raise BrokenPipeError
+        raise self._why
 
 
-def test_a_reader_that_leaves_with_the_code_changes_nothing() -> None:
-    screen = Screen(stream=_Closed())
+@pytest.mark.parametrize("why", [BrokenPipeError(), OSError(errno.ENOSPC, "")])
+def test_a_reader_that_leaves_with_the_code_changes_nothing(why: OSError) -> None:
+    screen = Screen(stream=_Failing(why))
     screen.show_code(invite().url)
     screen.say("goes on")
     screen.close()

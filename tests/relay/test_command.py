@@ -26,7 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from tunnel_server.__main__ import command, parse
-from tunnel_server.complaints import CommandError
+from tunnel_server.complaints import CommandError, say_no_more
 from tunnel_server.relay import Limits
 
 from .cluster_rig import eventually
@@ -259,6 +259,16 @@ async def test_it_serves_though_nobody_can_be_told(redirection: str, workers: st
         if process.returncode is None:
             process.terminate()
     assert await process.wait() == 0
+
+
+def test_what_cannot_be_said_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        full.write("nobody will read this")
+        say_no_more()
+        full.flush()
+    monkeypatch.setattr("sys.stderr", None)
+    say_no_more()
 
 
 @pytest.mark.slow
