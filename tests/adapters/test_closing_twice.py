@@ -18,6 +18,9 @@ class Tls:
     def _start_shutdown(self) -> None:
         self.calls.append("close")
 
+    def _is_transport_closing(self) -> bool:  # asked by Python 3.13
+        return False
+
     def _abort(self, exc: Exception | None = None) -> None:
         self.calls.append("abort")
 
