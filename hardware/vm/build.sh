@@ -178,7 +178,7 @@ configure() {
 
 # The guest's own interpreter, run here with the guest's own C library.
 guest_python() {
-  PYTHONHOME="$root/usr" PYTHONPATH="$root/opt/site" "$root/lib64/ld-linux-x86-64.so.2" \
+  PYTHONHOME="$root/usr" PYTHONPATH="$root/opt/site" "$root/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2" \
     --library-path "$root/usr/lib/x86_64-linux-gnu" "$root/usr/bin/python$python_version" "$@"
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def test_a_fixture_names_what_is_missing(tmp_path: Path) -> None:
 def test_what_the_rig_says_stands_below_the_line_of_the_test(tmp_path: Path) -> None:
     test = "from hybrid.testing.browser import open_browser\n\ndef test_it():\n    with open_browser():\n        pass\n"
     shown = failures_of(tmp_path, test)
+    shown = re.sub(r"\n +\^+(?=\n)", "", shown)  # Python 3.13 shows which part of the line it is
     assert f">       with open_browser():\nE       hybrid.testing.browser.programs.MissingParts: {NEEDS}" in shown
     assert "find_programs" not in shown
     assert "find_programs" in failures_of(tmp_path, test, "--full-trace")
