@@ -71,7 +71,8 @@ class Totals:
             test_id = f"{prefix}{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
             broken = [*case.iter("failure"), *case.iter("error")]
             if broken:
-                self.failures.append(f"{test_id}: {broken[0].get('message', '').partition(chr(10))[0][:300]}")
+                sentence, *_ = broken[0].get("message", "").split("\n")
+                self.failures.append(f"{test_id}: {sentence[:300]}")
             elif case.find("skipped") is None:
                 self.passed += 1
             elif prefix and IN_CI and not is_allowed(test_id, allowed):

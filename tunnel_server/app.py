@@ -29,7 +29,7 @@ from tunnel_server.relay import Action, Close, Drop, Forward, Limits, Open, Refu
 
 logger = logging.getLogger(__name__)
 
-_STOP_GRACE = 1.0  # s; for last bytes when the whole server stops
+_STOP_GRACE = 1.0  # s; for last requests before the end of a drain, and for last bytes when the whole server stops
 _BACKLOG = 1024
 _UNSENT = 128 * 1024
 """Bytes that the kernel keeps for a side that does not read. Left alone it takes 4 MiB, more than a tunnel ever has, so
@@ -124,11 +124,11 @@ class Server:
         self.apply(self.relay.drain(self.now()))
 
     async def drain(self) -> None:
-        """`start_drain`, then wait until no tunnel is left, and a second at most for what was let in to ask."""
+        """`start_drain`, then wait until no tunnel is left, and a second at most for requests that are on their way."""
         self.start_drain()
         await self._until(lambda: self.relay.drained)
         await self.stop_accepting()
-        # What it asks for may be a tunnel of another process on this host, which is not over.
+        # They may be for a tunnel of another process on this host, which is not over.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_GRACE):
                 await self._until(lambda: not self.relay.asking)

@@ -574,7 +574,7 @@ class Relay:
         return Refuse(connection, status, retry_after)
 
     def _drop(self, connection: int, seat: _Connection, now: float) -> Drop:
-        """From here to `gone` nothing that the connection still sends is an answerable request."""
+        """End a connection at once: should its request still come, nobody answers."""
         self._time(connection, seat, self._lingering, now)
         return Drop(connection)
 

@@ -152,10 +152,10 @@ class Supervisor:
 
     async def reload(self) -> bool:
         # read here too, so that files that are no good never reach a worker
-        found = [context for context in (self._settings.tls(), self._settings.peer_contexts()) if context is not None]
+        clients, nodes = self._settings.tls(), self._settings.peer_contexts()
         for worker in self._all:
             worker.say("reload")
-        return bool(found)
+        return clients is not None or nodes is not None
 
     async def renew(self) -> None:
         for number in sorted(self._current):

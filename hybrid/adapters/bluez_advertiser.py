@@ -215,12 +215,11 @@ class _Registration:
                 await self._changed.wait()
                 continue
             if self._released:
-                # BlueZ took it away with the adapter still on; never ask again at once
-                await asyncio.sleep(RETRY_AFTER)  # never at once
+                await asyncio.sleep(RETRY_AFTER)  # BlueZ took it away, the adapter still on: not at once again
             try:
                 await self.unregister()
                 await self.register()
             except bluez_bus.FAILURES as error:
                 _log.debug("registering the advert again: %s", error)
                 self._outages_then = -1
-                await asyncio.sleep(RETRY_AFTER)  # never at once
+                await asyncio.sleep(RETRY_AFTER)  # what failed now would fail at once again
